@@ -15,6 +15,7 @@ same result (the clock then counts nanoseconds). Addresses are int64.
 from __future__ import annotations
 
 import ctypes
+import platform
 import time
 
 import numpy as np
@@ -91,10 +92,12 @@ if JIT:
     @intrinsic
     def pause(typingctx):
         def codegen(context, builder, _signature, _args):
-            assembly = ir.InlineAsm(
-                ir.FunctionType(ir.VoidType(), []), "pause", "~{memory}", side_effect=True
-            )
-            builder.call(assembly, [])
+            if platform.machine() in ("x86_64", "AMD64"):
+                module, name = builder.module, "llvm.x86.sse2.pause"
+                function = module.globals.get(name) or ir.Function(
+                    module, ir.FunctionType(ir.VoidType(), []), name
+                )
+                builder.call(function, [])
             return context.get_dummy_value()
 
         return types.void(), codegen
