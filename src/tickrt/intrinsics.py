@@ -4,7 +4,8 @@ Each name works in compiled kernels and, under ``NUMBA_DISABLE_JIT=1``, as plain
 same result (the clock then counts nanoseconds). Addresses are int64.
 
 - `clock()` → CPU time-stamp counter; see `observe.clock` for its frequency.
-- `call0(f)`, `call1(f, a)` … `call3(f, a, b, c)` → int64: call a C function `int64 f(int64, …)`.
+- `call0(f)`, `call1(f, a)` … `call3(f, a, b, c)`, `call8(f, a, …, h)` → int64: call a C function
+  `int64 f(int64, …)`.
 - `load_acquire(address)`, `store_release(address, value)`: an int64 shared with another thread or
   process; what was written before the store is visible after the load.
 - `load_f32(address)`, `load_i64(address)`, `store_i64(address, value)`: plain memory access.
@@ -30,6 +31,7 @@ __all__ = [
     "call1",
     "call2",
     "call3",
+    "call8",
     "clock",
     "leading_zeros",
     "load_acquire",
@@ -65,17 +67,21 @@ def _call(count):
 
         def call(typingctx, address, a, b):
             return result(types.int64, types.int64, types.int64), codegen
-    else:
+    elif count == 3:
 
         def call(typingctx, address, a, b, c):
-            return result(types.int64, types.int64, types.int64, types.int64), codegen
+            return result(*[types.int64] * 4), codegen
+    else:
+
+        def call(typingctx, address, a, b, c, d, e, f, g, h):
+            return result(*[types.int64] * 9), codegen
 
     call.__name__ = call.__qualname__ = f"call{count}"
     return intrinsic(call)
 
 
 if JIT:
-    call0, call1, call2, call3 = _call(0), _call(1), _call(2), _call(3)
+    call0, call1, call2, call3, call8 = _call(0), _call(1), _call(2), _call(3), _call(8)
 
     @intrinsic
     def clock(typingctx):
@@ -165,7 +171,7 @@ else:
 
         return call
 
-    call0, call1, call2, call3 = (_plain_call(count) for count in range(4))
+    call0, call1, call2, call3, call8 = (_plain_call(count) for count in (0, 1, 2, 3, 8))
     clock = time.perf_counter_ns
 
     def pause():

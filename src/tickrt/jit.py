@@ -1,7 +1,8 @@
 """How tickrt compiles: one decorator, one cache that can never be stale.
 
 `kernel` is `numba.njit` with the project's settings: no GIL, no exceptions on division, cached on
-disk. Numba's own cache looks only at the file that holds the function, not at the files of the
+disk; `c_function` makes a C function of int64 arguments that compiled code can call by its address.
+Numba's own cache looks only at the file that holds the function, not at the files of the
 functions that it calls; so the cache folder here is named after a digest of *all* of tickrt's
 compiled source, and a changed callee can never be served from an old cache.
 
@@ -10,9 +11,11 @@ compiled source, and a changed callee can never be served from an old cache.
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,7 @@ from numba import config
 
 from tickrt import __version__
 
-__all__ = ["JIT", "cache_dir", "kernel"]
+__all__ = ["JIT", "CFunction", "c_function", "cache_dir", "kernel"]
 
 JIT = not config.DISABLE_JIT
 
@@ -52,3 +55,24 @@ config.CACHE_DIR = str(cache_dir() / _digest())
 def kernel(function: Callable[..., Any]) -> Any:
     """Compile `function` at its first call: no Python object, no GIL, cached on disk."""
     return numba.njit(cache=True, nogil=True, error_model="numpy")(function)
+
+
+@dataclass(frozen=True)
+class CFunction:
+    """A C function made from Python source; `owner` must live as long as `address` is used."""
+
+    address: int
+    owner: Any
+
+
+def c_function(function: Callable[..., int], arguments: int) -> CFunction:
+    """Compile `function` of `arguments` int64 to a C function ``int64 f(int64, …)``.
+
+    Without JIT it is a C callback into plain Python, with the same result.
+    """
+    if JIT:
+        signature = f"int64({', '.join(['int64'] * arguments)})"
+        compiled = numba.cfunc(signature, cache=True, nopython=True)(function)
+        return CFunction(int(compiled.address), compiled)
+    callback = ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * arguments)(function)
+    return CFunction(int(ctypes.cast(callback, ctypes.c_void_p).value or 0), callback)
