@@ -132,6 +132,7 @@ class Code(IntEnum):
     RING_OVERRUN = -21
     ORDERS_FULL = -30
     BAD_TRANSITION = -31
+    COLUMN_NOT_FINITE = -40
 
 
 _TABLE: dict[Code, tuple[type[TickrtError], str]] = {
@@ -157,6 +158,10 @@ _TABLE: dict[Code, tuple[type[TickrtError], str]] = {
     Code.RING_OVERRUN: (EngineError, "a ring's writer overtook its reader: events were lost"),
     Code.ORDERS_FULL: (EngineError, "a strategy has more open orders than its table holds"),
     Code.BAD_TRANSITION: (EngineError, "an order report that its state does not allow"),
+    Code.COLUMN_NOT_FINITE: (
+        SpecError,
+        "a user's feature column raised an exception or returned NaN or infinity",
+    ),
 }
 
 
