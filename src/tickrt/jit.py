@@ -33,7 +33,8 @@ def _digest() -> str:
     """SHA-256 over every compiled source file of the package and Numba's version."""
     root = Path(__file__).parent
     digest = hashlib.sha256(f"{__version__} {numba.__version__}".encode())
-    files = [*root.rglob("*kernels.py"), root / "intrinsics.py", Path(__file__)]
+    constants = [root / "market" / "types.py", root / "market" / "messages.py"]
+    files = [*root.rglob("*kernels.py"), *constants, root / "intrinsics.py", Path(__file__)]
     for path in sorted(files):
         digest.update(path.relative_to(root).as_posix().encode())
         digest.update(path.read_bytes())

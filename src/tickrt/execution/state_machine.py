@@ -1,0 +1,89 @@
+"""The life of an order, as one exhaustive table.
+
+`transition(state, event)` is a pure function; compiled code reads the same table (`TABLE`). What a
+venue may do out of order is allowed where it is harmless: a fill before the acknowledgement, an
+acknowledgement or a refused cancel after the end. Everything else is BAD.
+
+    FREE ──SENT──▶ PENDING_NEW ──ACK──▶ WORKING ──CANCEL_SENT──▶ PENDING_CANCEL
+                        │                  │ ▲                        │
+                        │            FILL  │ └─────CANCEL_REJECT──────┤
+                        ▼                  ▼                          ▼
+              REJECTED, EXPIRED          FILLED                   CANCELLED
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tickrt.errors import Code
+
+__all__ = ["TABLE", "TERMINAL", "OrderEvent", "OrderState", "transition"]
+
+
+class OrderState(IntEnum):
+    """Where an order is. 1…3 are live: the venue may still fill it."""
+
+    FREE = 0  # an unused slot
+    PENDING_NEW = 1  # sent, not answered
+    WORKING = 2  # the venue has it (also partly filled)
+    PENDING_CANCEL = 3  # a cancel is under way
+    FILLED = 4
+    CANCELLED = 5
+    REJECTED = 6
+    EXPIRED = 7  # the rest of an IOC
+
+
+class OrderEvent(IntEnum):
+    """What happens to an order."""
+
+    SENT = 0  # we sent it
+    ACK = 1
+    PARTIAL_FILL = 2
+    FILL = 3  # the last fill
+    CANCEL_SENT = 4  # we sent a cancel
+    CANCEL_ACK = 5  # it is cancelled, asked for or not
+    CANCEL_REJECT = 6
+    REJECT = 7
+    EXPIRE = 8
+
+
+TERMINAL = frozenset(
+    {OrderState.FILLED, OrderState.CANCELLED, OrderState.REJECTED, OrderState.EXPIRED}
+)
+
+_F, _N, _W, _C = (
+    OrderState.FREE,
+    OrderState.PENDING_NEW,
+    OrderState.WORKING,
+    OrderState.PENDING_CANCEL,
+)
+_FILLED, _CANCELLED, _REJECTED, _EXPIRED = (
+    OrderState.FILLED,
+    OrderState.CANCELLED,
+    OrderState.REJECTED,
+    OrderState.EXPIRED,
+)
+_BAD = int(Code.BAD_TRANSITION)
+
+# Rows: states. Columns: events in their order, SENT … EXPIRE.
+_ROWS: dict[OrderState, tuple[int, ...]] = {
+    _F: (_N, _BAD, _BAD, _BAD, _BAD, _BAD, _BAD, _BAD, _BAD),
+    _N: (_BAD, _W, _W, _FILLED, _C, _CANCELLED, _BAD, _REJECTED, _EXPIRED),
+    _W: (_BAD, _W, _W, _FILLED, _C, _CANCELLED, _BAD, _BAD, _EXPIRED),
+    _C: (_BAD, _C, _C, _FILLED, _BAD, _CANCELLED, _W, _REJECTED, _EXPIRED),
+    _FILLED: (_BAD, _FILLED, _BAD, _BAD, _BAD, _BAD, _FILLED, _BAD, _BAD),
+    _CANCELLED: (_BAD, _CANCELLED, _BAD, _BAD, _BAD, _BAD, _CANCELLED, _BAD, _BAD),
+    _REJECTED: (_BAD, _BAD, _BAD, _BAD, _BAD, _BAD, _REJECTED, _BAD, _BAD),
+    _EXPIRED: (_BAD, _EXPIRED, _BAD, _BAD, _BAD, _BAD, _EXPIRED, _BAD, _BAD),
+}
+
+TABLE: NDArray[np.int64] = np.array([_ROWS[state] for state in OrderState], np.int64)
+TABLE.setflags(write=False)
+
+
+def transition(state: OrderState, event: OrderEvent) -> int:
+    """The state after `event`, or `Code.BAD_TRANSITION` (negative) where it cannot happen."""
+    return int(TABLE[state, event])
