@@ -139,7 +139,7 @@ def _text(file: IO[bytes]) -> IO[bytes]:
     zipped = file.read(2) == _GZIP
     file.seek(0)
     if zipped:
-        return io.BufferedReader(gzip.GzipFile(fileobj=file), 1 << 18)  # type: ignore[arg-type]
+        return io.BufferedReader(gzip.GzipFile(fileobj=file), 1 << 18)
     return file
 
 

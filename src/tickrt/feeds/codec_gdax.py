@@ -1,8 +1,8 @@
 """Coinbase (GDAX) level-2 CSV rows → events. No I/O, no clock.
 
-Rows are ``side,price,size`` (snapshot) or ``side,price,size,time`` (updates; size 0 deletes a level).
-The header line says which. The files have no sequence numbers and no receive times: rows with the
-same exchange time (ms) are taken as one message, and a time that goes back is an error.
+Rows are ``side,price,size`` (snapshot) or ``side,price,size,time`` (updates; size 0 deletes a
+level). The header line says which. The files have no sequence numbers and no receive times: rows
+with the same exchange time (ms) are taken as one message, and a time that goes back is an error.
 
 `GdaxCodec.decode` holds the snapshot back until the first update gives it a time, and a group of
 rows until the next time begins; call `finish` after the last row.

@@ -1,8 +1,9 @@
 """Raw captures → one event file. The I/O around the codecs.
 
-`convert` reads captures line by line, decodes them, sets the local clock right, orders the events as
-hftbacktest wants them and saves them with `market.io.save_events`. Several files are one session, in
-the order given. What was seen, dropped and shifted is in the file's meta and in the summary returned.
+`convert` reads captures line by line, decodes them, sets the local clock right, orders the events
+as hftbacktest wants them and saves them with `market.io.save_events`. Several files are one
+session, in the order given. What was seen, dropped and shifted is in the file's meta and in the
+summary that is returned.
 
 Known limit: the whole session is in memory, 64 bytes per event, about three times over while it is
 put in order.

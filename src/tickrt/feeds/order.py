@@ -24,8 +24,8 @@ __all__ = ["order_events", "shift_local_clock"]
 def shift_local_clock(events: npt.NDArray[Any], base_latency_ns: int) -> tuple[int, int]:
     """Set a local clock that is behind the exchange's right, in place.
 
-    As hftbacktest's ``correct_local_timestamp``: if the smallest ``local_ts − exch_ts`` is negative,
-    every `local_ts` is raised by it and by `base_latency_ns`, which is then the smallest latency.
+    As hftbacktest's ``correct_local_timestamp``: if the smallest ``local_ts − exch_ts`` is
+    negative, every `local_ts` is raised by it and by `base_latency_ns`, which is then the smallest.
 
     Returns:
         The shift and the smallest latency before it, both ns.
@@ -42,8 +42,8 @@ def order_events(events: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Events of both orders in one array.
 
     Args:
-        events: `EVENT_DTYPE[n]` in the order of receipt: `local_ts` never falls. Each message's last
-            event has BATCH_END.
+        events: `EVENT_DTYPE[n]` in the order of receipt: `local_ts` never falls. Each message's
+            last event has BATCH_END.
 
     Returns:
         `EVENT_DTYPE[m]`, n ≤ m ≤ 2n, with EXCH and LOCAL set as the module says and BATCH_END only
@@ -62,7 +62,7 @@ def order_events(events: npt.NDArray[Any]) -> npt.NDArray[Any]:
     place = np.concatenate([before, rows])
     is_local = np.repeat([False, True], [len(early_rows), len(rows)])
     order = np.lexsort((is_local, place))
-    out = events[source[order]]
+    out: npt.NDArray[Any] = events[source[order]]
     is_local = is_local[order]
     both = np.concatenate([np.zeros(len(early_rows), bool), ~late])[order]
     flags = out["ev"] & ~np.uint64(EXCH | LOCAL)
@@ -79,6 +79,6 @@ def _dense_rank(
     """Rank of each event by (exchange time, local time); equal pairs have equal ranks."""
     step = np.zeros(len(order), np.int64)
     step[1:] = (np.diff(exch[order]) != 0) | (np.diff(local[order]) != 0)
-    rank = np.empty(len(order), np.int64)
+    rank: npt.NDArray[np.int64] = np.empty(len(order), np.int64)
     rank[order] = np.cumsum(step)
     return rank
