@@ -24,7 +24,7 @@ from numba import config, types
 
 from tickrt import __version__
 
-__all__ = ["JIT", "CFunction", "c_function", "cache_dir", "inline_kernel", "kernel"]
+__all__ = ["JIT", "CFunction", "c_function", "cache_dir", "inline_kernel", "inner", "kernel"]
 
 JIT = not config.DISABLE_JIT
 
@@ -53,13 +53,9 @@ def cache_dir() -> Path:
 config.CACHE_DIR = str(cache_dir() / _digest())
 
 
-def _compile(function: Callable[..., Any], inner: bool) -> Any:
+def _compile(function: Callable[..., Any], **options: bool) -> Any:
     dispatcher = numba.njit(
-        cache=True,
-        nogil=True,
-        error_model="numpy",
-        no_cfunc_wrapper=True,
-        no_cpython_wrapper=inner,
+        cache=True, nogil=True, error_model="numpy", no_cfunc_wrapper=True, **options
     )(function)
     if JIT:
         resolve = dispatcher.get_call_template
@@ -78,7 +74,12 @@ def kernel(function: Callable[..., Any]) -> Any:
     Numba would compile a kernel anew for every constant that a caller passes (``Literal[int](3)``);
     here a constant counts as its type, which costs nothing once LLVM has inlined the call.
     """
-    return _compile(function, inner=False)
+    return _compile(function)
+
+
+def inline_kernel(function: Callable[..., Any]) -> Any:
+    """A `kernel` that LLVM must inline into every caller: for the few calls per event that count."""
+    return _compile(function, forceinline=True)
 
 
 def inner(function: Callable[..., Any]) -> Any:
@@ -87,4 +88,25 @@ def inner(function: Callable[..., Any]) -> Any:
     What it lacks is the entry for calls from Python (unpacking dozens of arrays is most of a small
     kernel's machine code); such a call works under ``NUMBA_DISABLE_JIT=1`` only.
     """
-    return _compile(function, inner=True)
+    return _compile(function, no_cpython_wrapper=True)
+
+
+@dataclass(frozen=True)
+class CFunction:
+    """A C function made from Python source; `owner` must live as long as `address` is used."""
+
+    address: int
+    owner: Any
+
+
+def c_function(function: Callable[..., int], arguments: int) -> CFunction:
+    """Compile `function` of `arguments` int64 to a C function ``int64 f(int64, …)``.
+
+    Without JIT it is a C callback into plain Python, with the same result.
+    """
+    if JIT:
+        signature = f"int64({', '.join(['int64'] * arguments)})"
+        compiled = numba.cfunc(signature, cache=True, nopython=True)(function)
+        return CFunction(int(compiled.address), compiled)
+    callback = ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * arguments)(function)
+    return CFunction(int(ctypes.cast(callback, ctypes.c_void_p).value or 0), callback)
