@@ -1,4 +1,4 @@
-"""``python -m benchmarks [NAME…]``: run every benchmark module that defines `main`, or those named."""
+"""``python -m benchmarks [NAME…]``: run every benchmark that defines `main`, or those named."""
 
 from __future__ import annotations
 

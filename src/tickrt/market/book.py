@@ -1,12 +1,12 @@
-"""The level-2 order book's state: a dense price ladder a side, occupancy bitmaps, a table of far levels.
+"""The level-2 order book's state: a dense price ladder a side, bitmaps, a table of far levels.
 
-`new_book` allocates everything once; `kernels` reads and writes it. One `Book` holds all symbols of a
-session (leading axis). A ladder covers `ladder_ticks` consecutive prices, index 0 the worst of them on
-both sides (see `kernels` for keys and invariants), and follows the best price of its side; what lies
-outside is kept in a small hash table and comes back when the ladder does.
+`new_book` allocates everything once; `kernels` reads and writes it. One `Book` holds all symbols of
+a session (leading axis). A ladder covers `ladder_ticks` consecutive prices, index 0 the worst of
+them on both sides (see `kernels` for keys and invariants), and follows the best price of its side;
+what lies outside is kept in a small hash table and comes back when the ladder does.
 
-With the defaults a symbol takes 2.5 MiB: 13,107 dollars of a 0.1-dollar tick a side, and up to 14,336
-further levels a side.
+With the defaults a symbol takes 2.5 MiB: 13,107 dollars of a 0.1-dollar tick a side, and up to
+14,336 further levels a side.
 """
 
 from __future__ import annotations

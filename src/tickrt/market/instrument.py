@@ -3,8 +3,8 @@
 `Instrument` is frozen and checked when it is made; `KNOWN` holds the contracts of the recorded
 captures. Order quantity is counted in lots (``qty = lots × lot_size``), prices in ticks.
 
-A *linear* contract pays ``qty × contract_size × (exit − entry)`` in the quote currency. An *inverse*
-contract is worth `contract_size` of the quote currency and pays in coin:
+A *linear* contract pays ``qty × contract_size × (exit − entry)`` in the quote currency. An
+*inverse* contract is worth `contract_size` of the quote currency and pays in coin:
 ``qty × contract_size × (1/entry − 1/exit)``, as hftbacktest's ``inverse_asset(contract_size)``.
 
 Known limit: one fee schedule per contract; no fee tiers, funding or expiry.
@@ -94,7 +94,7 @@ class Instrument:
         return cls(**values)
 
 
-# Fees: the venues' first tier at the time of the captures (Binance USD-M 0.02/0.05 %, COIN-M 0.02/0.05 %;
+# Fees: the venues' first tier at the time of the captures (Binance USD-M and COIN-M 0.02/0.05 %;
 # Coinbase 0/0.3 %, April 2018).
 KNOWN: dict[str, Instrument] = {
     known.symbol: known

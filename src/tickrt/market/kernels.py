@@ -1,15 +1,15 @@
 """Compiled half of the order book: apply events, best prices, the top N levels.
 
-Entry points: `apply_event`, `check`, `best`, `top_levels`. State is a `book.Book`; see there for how
-it is laid out. Names with a leading underscore are pieces of these four.
+Entry points: `apply_event`, `check`, `best`, `top_levels`. State is a `book.Book`; see there for
+how it is laid out. Names with a leading underscore are pieces of these four.
 
 *Key*: +tick on the bid side, −tick on the ask side, so a better price is a larger key on both sides
-and one code serves both. The level with key k lies at ladder index ``k − head[s, ANCHOR_BID + side]``.
+and one code serves both. The level with key k lies at index ``k − head[s, ANCHOR_BID + side]``.
 
 Invariants, after every call:
 - the best level of a side that has any is in the ladder;
-- a level outside the ladder lies *below* it (is worse than every level in it) and is in the far table;
-- `bits` has a one exactly where `qty` is not 0, `summary` a one exactly where a word of `bits` is not 0.
+- a level outside the ladder lies *below* it (is worse than all in it) and is in the far table;
+- `bits` has a one exactly where `qty` is not 0, `summary` where a word of `bits` is not 0.
 
 Ladders are moved (`_anchor`) when a new best lies above the ladder, when the best has sunk into the
 lowest quarter, and when the ladder ran empty with levels left in the far table.
@@ -26,7 +26,7 @@ from __future__ import annotations
 import numpy as np
 
 from tickrt.intrinsics import leading_zeros
-from tickrt.jit import kernel
+from tickrt.jit import inline_kernel, kernel
 from tickrt.market.types import CLEAR, DEPTH, KIND_MASK, SNAPSHOT
 
 # Columns of `head`. ANCHOR_* are keys; BEST_* are ticks. Pairs are adjacent: `NAME_BID + side`.
@@ -70,7 +70,7 @@ def _below(book, s, side, index):
     return (w << 6) + 63 - leading_zeros(book.bits[s, side, w])
 
 
-@kernel
+@inline_kernel
 def _mark(book, s, side, index):
     """Note that ladder level `index` is occupied."""
     w = index >> 6
@@ -78,7 +78,7 @@ def _mark(book, s, side, index):
     book.summary[s, side, w >> 6] |= _ONE << np.uint64(w & 63)
 
 
-@kernel
+@inline_kernel
 def _unmark(book, s, side, index):
     """Note that ladder level `index` is empty."""
     w = index >> 6
@@ -211,7 +211,7 @@ def _pull(book, s, side):
 
 @kernel
 def _anchor(book, s, side, key):
-    """Move the ladder so that `key` lies at 3/4 of it; -> False, nothing changed: far table full."""
+    """Move the ladder so that `key` lies at 3/4 of it; -> False, unchanged: far table full."""
     size = book.qty.shape[2]
     old = book.head[s, ANCHOR_BID + side]
     new = ((key - (size - (size >> 2))) >> 6) << 6
@@ -234,7 +234,7 @@ def _anchor(book, s, side, key):
 
 @kernel
 def _sink(book, s, side, index):
-    """The best level is gone and the next one, `index` or -1 for none, lies low: move the ladder."""
+    """The best level is gone and the next, `index` or -1 for none, lies low: move the ladder."""
     sign = 1 - 2 * side
     far = book.head[s, FAR_BID + side]
     if index < 0 and far == 0:
@@ -300,7 +300,8 @@ def _clear_side(book, s, side):
 
 @kernel
 def _clear(book, s, ev, px):
-    """CLEAR: a side's levels from the best to `px`, all of them (px 0, NaN or infinite), or both sides."""
+    """CLEAR: a side's levels from the best to `px`; all of them where px is 0, NaN or infinite;
+    both sides where the event names none."""
     side = 2 - ((ev >> 28) & 3)
     if side < 0 or side > 1:
         _clear_side(book, s, 0)
@@ -322,12 +323,13 @@ def _clear(book, s, ev, px):
     return OK
 
 
-@kernel
+@inline_kernel
 def apply_event(book, s, ev, px, qty, ts_ns):
     """Apply one event to the book of symbol `s`.
 
-    DEPTH and SNAPSHOT set a level's quantity (0 deletes it); CLEAR drops levels (see `_clear`); every
-    other kind changes nothing. A crossing is applied as it is; `check` reports it after the batch.
+    DEPTH and SNAPSHOT set a level's quantity (0 deletes it); CLEAR drops levels (see `_clear`);
+    every other kind changes nothing. A crossing is applied as it is; `check` reports it after the
+    batch.
 
     Args:
         book: a `book.Book`.
@@ -338,8 +340,8 @@ def apply_event(book, s, ev, px, qty, ts_ns):
         ts_ns: the event's time, kept in ``head[s, LAST_TS]``.
 
     Returns:
-        OK; BOOK_BAD_EVENT (price or quantity negative or not finite, a level without exactly one side)
-        or BOOK_FAR_FULL, both with the book unchanged.
+        OK; BOOK_BAD_EVENT (price or quantity negative or not finite, a level without exactly one
+        side) or BOOK_FAR_FULL, both with the book unchanged.
     """
     kind = ev & KIND_MASK
     code = OK
@@ -375,15 +377,15 @@ def apply_event(book, s, ev, px, qty, ts_ns):
     return code
 
 
-@kernel
+@inline_kernel
 def check(book, s):
-    """After a complete batch: BOOK_CROSSED where the best bid is at or above the best ask, else OK."""
+    """After a complete batch: BOOK_CROSSED where best bid >= best ask, else OK."""
     return BOOK_CROSSED if book.head[s, BEST_BID] >= book.head[s, BEST_ASK] else OK
 
 
-@kernel
+@inline_kernel
 def best(book, s):
-    """-> (bid tick, bid quantity, ask tick, ask quantity); `NO_BID`, `NO_ASK` and 0.0 where empty."""
+    """-> (bid tick, bid quantity, ask tick, ask quantity); `NO_BID`, `NO_ASK`, 0.0 where empty."""
     bid, ask = book.head[s, BEST_BID], book.head[s, BEST_ASK]
     bid_qty, ask_qty = 0.0, 0.0
     if bid != NO_BID:
