@@ -10,7 +10,7 @@ Accounts as hftbacktest's asset models: linear cash −= side · contract · qty
 side · contract · qty / px, in the coin; fee = rate · contract · qty · px, or / px.
 """
 
-from tickrt.jit import kernel
+from tickrt.jit import inner, kernel
 from tickrt.market.messages import CANCEL, CONTRACT, INVERSE, LOT, MAKER_FEE, TAKER_FEE, TICK
 
 # errors.Code, state_machine.OrderState and OrderEvent (a test holds them equal).
@@ -21,7 +21,7 @@ SENT, ACK, PARTIAL_FILL, FILL, CANCEL_SENT, CANCEL_ACK, CANCEL_REJECT, REJECT, E
 )  # fmt: skip
 
 
-@kernel
+@inner
 def find_order(orders, p, order_id):
     """The slot of an order, or −1."""
     for c in range(orders.order_id.shape[1]):
@@ -30,7 +30,7 @@ def find_order(orders, p, order_id):
     return -1
 
 
-@kernel
+@inner
 def free_slot(orders, p):
     """A slot without a live order, the longest unused first; −1 when all are live."""
     slots = orders.order_id.shape[1]
@@ -42,7 +42,7 @@ def free_slot(orders, p):
     return -1
 
 
-@kernel
+@inner
 def change(orders, p, c, event):
     """Apply an event to the order in slot `c`; keeps the sums."""
     before = orders.state[p, c]
@@ -58,7 +58,7 @@ def change(orders, p, c, event):
     return OK
 
 
-@kernel
+@inner
 def apply_fill(st, p, side, px_tick, qty_lots, maker):
     """Book an execution: position, cash, fees, turnover. Returns its fee."""
     px = px_tick * st.instrument[p, TICK]
@@ -107,7 +107,7 @@ def on_sent(orders, p, out, i):
     return OK
 
 
-@kernel
+@inner
 def on_fill(orders, st, p, c, px_tick, qty_lots, maker):
     """A fill of the order in slot `c`: the account first, then the order's state."""
     side = orders.side[p, c]
@@ -143,7 +143,7 @@ def open_exposure(orders, p):
     return orders.open_lots[p, 0], orders.open_lots[p, 1]
 
 
-@kernel
+@inner
 def record_fill(st, p, fills, n, ts_ns, order_id, side, px_tick, qty_lots, maker, fee, mid2):
     """Write fills[n] if it fits; always returns n + 1, so a full array shows as n > len(fills)."""
     if n < len(fills):

@@ -17,7 +17,7 @@ price each see the whole trade. For queue models, latency and cancels that race 
 import math
 
 from tickrt.execution.kernels import change, find_order, on_fill, record_fill
-from tickrt.jit import kernel
+from tickrt.jit import inner, kernel
 from tickrt.market.kernels import NO_ASK, NO_BID, best, top_levels
 from tickrt.market.messages import CANCEL, GTX, IOC, LOT
 
@@ -26,7 +26,7 @@ WORKING, PENDING_CANCEL = 2, 3
 ACK, CANCEL_ACK, REJECT, EXPIRE = 1, 5, 7, 8
 
 
-@kernel
+@inner
 def paper_fill(orders, st, p, c, px_tick, lots, maker, ts_ns, mid2, fills, n_fills):
     """Fill `lots` of the order in slot `c` and record it."""
     fees = st.fees[p]
@@ -38,13 +38,13 @@ def paper_fill(orders, st, p, c, px_tick, lots, maker, ts_ns, mid2, fills, n_fil
     )
 
 
-@kernel
+@inner
 def whole_lots(st, p, qty):
     """Complete lots in a quantity, forgiving the rounding of the division."""
     return math.floor(qty / st.instrument[p, LOT] + 1e-6)
 
 
-@kernel
+@inner
 def take_levels(orders, st, p, c, book, s, ts_ns, mid2, fills, n_fills):
     """Fill a taking order against the opposite side, as far as its limit."""
     side = orders.side[p, c]
@@ -62,7 +62,7 @@ def take_levels(orders, st, p, c, book, s, ts_ns, mid2, fills, n_fills):
     return n_fills
 
 
-@kernel
+@inner
 def level_qty(orders, book, s, side, px_tick):
     """Displayed quantity at a price near the touch; 0 where there is none."""
     count = top_levels(
@@ -74,7 +74,7 @@ def level_qty(orders, book, s, side, px_tick):
     return 0.0
 
 
-@kernel
+@inner
 def paper_new(orders, st, p, c, book, s, ts_ns, fills, n_fills):
     """Answer a new order: take, rest, refuse or expire."""
     bid, _, ask, _ = best(book, s)

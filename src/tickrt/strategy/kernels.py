@@ -12,7 +12,7 @@ next.
 
 import math
 
-from tickrt.jit import kernel
+from tickrt.jit import inner, kernel
 from tickrt.market.kernels import NO_ASK, NO_BID, best
 from tickrt.market.messages import CANCEL, CONTRACT, GTX, INVERSE, IOC, LOT, MAX_INTENTS, NEW
 
@@ -65,7 +65,7 @@ def fallback_signal(st, p, book, s):
     return max(-signal, 0.0), 1.0 - abs(signal), max(signal, 0.0)
 
 
-@kernel
+@inner
 def write_intent(
     st, p, out, n, kind, order_id, side, px_tick, qty_lots, tif, signal, seq, ts_ns, mid2
 ):
@@ -89,7 +89,7 @@ def write_intent(
     return n + 1
 
 
-@kernel
+@inner
 def write_cancel(st, p, orders, c, out, n, signal, seq, ts_ns, mid2):
     """A cancel of the order in slot `c`."""
     return write_intent(
@@ -98,7 +98,7 @@ def write_cancel(st, p, orders, c, out, n, signal, seq, ts_ns, mid2):
     )  # fmt: skip
 
 
-@kernel
+@inner
 def cancel_all(st, p, orders, signal, seq, ts_ns, mid2, out):
     """Cancels for every live order that has none under way, as many as fit."""
     n = 0
@@ -111,7 +111,7 @@ def cancel_all(st, p, orders, signal, seq, ts_ns, mid2, out):
     return n
 
 
-@kernel
+@inner
 def taker_lots(st, p, signal, spread):
     """Signed lots that the taker wants to trade now."""
     params = st.params[p]
@@ -130,7 +130,7 @@ def taker_lots(st, p, signal, spread):
     return 0
 
 
-@kernel
+@inner
 def take(st, p, orders, signal, seq, ts_ns, bid, ask, out):
     """The taker: one IOC order at the touch, or none."""
     params = st.params[p]
@@ -149,7 +149,7 @@ def take(st, p, orders, signal, seq, ts_ns, bid, ask, out):
     )
 
 
-@kernel
+@inner
 def quote_side(st, p, orders, side, px, signal, seq, ts_ns, mid2, out, n):
     """Keep, pull or replace the quote of one side so that it stands near `px`."""
     params = st.params[p]
@@ -180,7 +180,7 @@ def quote_side(st, p, orders, side, px, signal, seq, ts_ns, mid2, out, n):
     return write_intent(st, p, out, n, NEW, order_id, side, px, lots, GTX, signal, seq, ts_ns, mid2)
 
 
-@kernel
+@inner
 def make(st, p, orders, signal, seq, ts_ns, bid, ask, out):
     """The maker: a post-only quote a side around the skewed price."""
     params = st.params[p]

@@ -58,6 +58,9 @@ class RiskReason(IntEnum):
     HALTED = 13  # halted or killed, until a person re-arms it
 
 
+_MAY_BE_ZERO = ("symbols", "min_signal", "duplicate_ns")
+
+
 @dataclass(frozen=True)
 class RiskLimits:
     """The limits of one strategy. Money is in the account's currency (the coin, if inverse).
@@ -93,9 +96,7 @@ class RiskLimits:
     execution_window_ns: int = 60_000_000_000
 
     def __post_init__(self) -> None:
-        positive = ("max_data_age_ns", "max_order_lots", "max_order_notional", "price_collar")
-        positive += ("max_position_lots", "max_loss", "max_messages", "message_window_ns")
-        positive += ("max_executions", "execution_window_ns")
+        positive = [f.name for f in fields(self) if f.name not in _MAY_BE_ZERO]
         for name in positive:
             value = getattr(self, name)
             if not value > 0:

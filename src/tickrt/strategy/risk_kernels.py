@@ -10,7 +10,7 @@ halt.
 
 import math
 
-from tickrt.jit import kernel
+from tickrt.jit import inner, kernel
 from tickrt.market.kernels import NO_ASK, NO_BID, best
 from tickrt.market.messages import CANCEL, CONTRACT, INVERSE, LOT, TICK
 from tickrt.strategy.kernels import equity
@@ -30,7 +30,7 @@ L_MESSAGES, L_MESSAGE_NS, L_EXECUTIONS, L_EXECUTION_NS = 8, 9, 10, 11
 MODE_HALTED = 3
 
 
-@kernel
+@inner
 def check_instrument(risk, p, intent, st):
     """The symbol is one that the strategy may trade."""
     symbol = int(intent["symbol"])
@@ -39,13 +39,13 @@ def check_instrument(risk, p, intent, st):
     return PASS if symbol == st.symbol[p] else INSTRUMENT
 
 
-@kernel
+@inner
 def check_age(risk, p, ts_ns, event_ts_ns):
     """The newest event is not too old (nor from a clock that is that far ahead)."""
     return STALE_DATA if abs(ts_ns - event_ts_ns) > risk.limits[p, L_AGE] else PASS
 
 
-@kernel
+@inner
 def check_signal(risk, p, intent):
     """The signal is a number in −1…1 (to float rounding) and strong enough."""
     signal = float(intent["signal"])
@@ -54,7 +54,7 @@ def check_signal(risk, p, intent):
     return CONFIDENCE if abs(signal) < risk.limits[p, L_SIGNAL] else PASS
 
 
-@kernel
+@inner
 def check_size(risk, p, intent, st):
     """Lots and value: linear lots · lot · contract · price, inverse lots · lot · contract."""
     lots = int(intent["qty_lots"])
@@ -66,7 +66,7 @@ def check_size(risk, p, intent, st):
     return NOTIONAL if value > risk.limits[p, L_NOTIONAL] else PASS
 
 
-@kernel
+@inner
 def check_price(risk, p, intent, bid, ask):
     """The price is positive and near the mid."""
     if bid == NO_BID or ask == NO_ASK:
@@ -77,7 +77,7 @@ def check_price(risk, p, intent, bid, ask):
     return PASS
 
 
-@kernel
+@inner
 def check_position(risk, p, intent, st, orders):
     """The position if this and every open order of its side were filled."""
     side = int(intent["side"])
@@ -98,7 +98,7 @@ def check_loss(risk, p, st, bid, ask):
     return PASS
 
 
-@kernel
+@inner
 def check_duplicate(risk, p, intent, ts_ns):
     """Neither a used order id nor the same order a moment ago."""
     if int(intent["order_id"]) <= risk.last_id[p]:
@@ -116,7 +116,7 @@ def check_duplicate(risk, p, intent, ts_ns):
     return PASS
 
 
-@kernel
+@inner
 def check_rate(risk, p, ts_ns):
     """Messages within the window before `ts_ns`."""
     most = int(risk.limits[p, L_MESSAGES])
@@ -126,7 +126,7 @@ def check_rate(risk, p, ts_ns):
     return MESSAGE_RATE if ts_ns - oldest < risk.limits[p, L_MESSAGE_NS] else PASS
 
 
-@kernel
+@inner
 def check_throttle(risk, p, st, ts_ns):
     """Executions within the present window."""
     if ts_ns - risk.window_ns[p] >= risk.limits[p, L_EXECUTION_NS]:
@@ -136,7 +136,7 @@ def check_throttle(risk, p, st, ts_ns):
     return THROTTLE if executed >= risk.limits[p, L_EXECUTIONS] else PASS
 
 
-@kernel
+@inner
 def check_halt(risk, p, st):
     """Neither halted nor killed."""
     if risk.halted[p] != 0 or risk.killed[0] != 0 or st.mode[p] == MODE_HALTED:
@@ -144,7 +144,7 @@ def check_halt(risk, p, st):
     return PASS
 
 
-@kernel
+@inner
 def first_reason(risk, p, intent, book, s, st, orders, ts_ns, event_ts_ns):
     """The first check that fails, or PASS."""
     reason = check_instrument(risk, p, intent, st)
@@ -172,14 +172,14 @@ def first_reason(risk, p, intent, book, s, st, orders, ts_ns, event_ts_ns):
     return reason
 
 
-@kernel
+@inner
 def remember_message(risk, p, ts_ns):
     """Count a message that goes out."""
     risk.sent_ns[p, risk.sent[p] % risk.sent_ns.shape[1]] = ts_ns
     risk.sent[p] += 1
 
 
-@kernel
+@inner
 def remember_order(risk, p, intent, ts_ns):
     """Remember a new order that goes out."""
     i = risk.passed[p] % risk.recent.shape[1]
