@@ -200,13 +200,13 @@ class BinanceCodec:
                 raise self._malformed("neither a Binance stream message nor a snapshot")
         except KeyError as error:
             raise self._malformed(f"{kind or 'snapshot'} without {error}") from None
-        except (TypeError, ValueError, OverflowError) as error:
+        except (TypeError, ValueError, IndexError, OverflowError) as error:
             raise self._malformed(f"{kind or 'snapshot'}: {error}") from None
 
     def _parse(self, raw: bytes) -> dict[str, Any]:
         try:
             message = _decode_json(raw.decode())
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise self._malformed(f"not JSON ({error})") from None
         if not isinstance(message, dict):
             raise self._malformed("expected a JSON object")
