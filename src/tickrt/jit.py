@@ -35,7 +35,7 @@ def _digest() -> str:
     digest = hashlib.sha256(f"{__version__} {numba.__version__}".encode())
     constants = [root / "market" / "types.py", root / "market" / "messages.py"]
     files = [*root.rglob("*kernels.py"), *constants, root / "intrinsics.py", Path(__file__)]
-    for path in sorted(files):
+    for path in sorted([*files, Path(__file__)]):
         digest.update(path.relative_to(root).as_posix().encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
@@ -54,8 +54,19 @@ config.CACHE_DIR = str(cache_dir() / _digest())
 
 
 def _compile(function: Callable[..., Any], **options: bool) -> Any:
+    """Compile without reference counting (``_nrt``).
+
+    Counting costs two atomic operations per array of a kernel's state at every call, four times
+    what a book update costs. So kernels cannot allocate (Numba refuses to compile them) and must
+    not return arrays, and the caller keeps every array alive.
+    """
     dispatcher = numba.njit(
-        cache=True, nogil=True, error_model="numpy", no_cfunc_wrapper=True, **options
+        cache=True,
+        nogil=True,
+        error_model="numpy",
+        no_cfunc_wrapper=True,
+        _nrt=False,
+        **options,
     )(function)
     if JIT:
         resolve = dispatcher.get_call_template

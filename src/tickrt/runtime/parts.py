@@ -1,0 +1,167 @@
+"""From a configuration to the parts of a session: streams, engines, strategies, wired up.
+
+Entry point: `build_parts(config, files)`. Strategies that use the same (symbol, spec) share a
+stream, those that also use the same model share an engine; everything is ordered so that whoever
+listens to one thing lies side by side (`state.Wiring`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tickrt.config import SessionConfig, StrategySettings
+from tickrt.engines.onnx_check import ModelInfo, check_spec, read_model
+from tickrt.errors import ConfigError
+from tickrt.features.spec import FeatureSpec, load_spec
+from tickrt.features.streams import Streams, new_streams
+from tickrt.market.book import new_book
+from tickrt.market.instrument import Instrument
+from tickrt.models import find_model
+from tickrt.observe.clock import ticks_per_ns
+from tickrt.runtime.handle import Engine, RowRing, new_engines
+from tickrt.runtime.null import NullEngine
+from tickrt.runtime.onnxruntime import OrtEngine
+from tickrt.runtime.state import Loop, new_loop, new_wiring
+from tickrt.strategy.params import TakerParams
+from tickrt.strategy.risk import new_risk
+from tickrt.strategy.state import Mode, StrategyConfig, new_strategies
+
+__all__ = ["Parts", "Seat", "build_parts"]
+
+
+@dataclass(frozen=True)
+class Seat:
+    """One strategy with everything that its settings name."""
+
+    name: str
+    settings: StrategySettings
+    symbol: int
+    instrument: Instrument
+    spec: FeatureSpec
+    model: ModelInfo | None  # None with the null backend
+
+    @property
+    def stream_key(self) -> tuple[int, str]:
+        """Strategies with the same key share rows."""
+        return self.symbol, self.spec.hash
+
+    @property
+    def engine_key(self) -> tuple[int, str, str]:
+        """Strategies with the same key share an engine."""
+        return self.symbol, self.spec.hash, self.model.sha256 if self.model else ""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a session runs; `seats` are in the order of the loop's strategies."""
+
+    loop: Loop
+    seats: tuple[Seat, ...]
+    engines: tuple[Engine, ...]
+
+    def close(self) -> None:
+        """Release the engines."""
+        for engine in self.engines:
+            engine.close()
+
+
+def _spec_of(settings: StrategySettings, model: ModelInfo) -> FeatureSpec:
+    """The named spec, or the one that lies with the model or that its metadata names."""
+    if settings.spec is not None:
+        return load_spec(settings.spec)
+    found = find_model(settings.model).spec
+    if found is not None:
+        return load_spec(found)
+    name = model.metadata.get("tickrt.spec")
+    if name is None:
+        raise ConfigError(
+            f"{model.name}: its metadata names no feature spec: say which one with --spec"
+        )
+    return load_spec(name)
+
+
+def _seat(config: SessionConfig, settings: StrategySettings, markets: Sequence[Instrument]) -> Seat:
+    symbols = [market.symbol for market in markets]
+    wanted = settings.symbol or symbols[0]
+    if wanted not in symbols:
+        raise ConfigError(f"strategy symbol {wanted!r} is not in the data: {', '.join(symbols)}")
+    symbol = symbols.index(wanted)
+    policy = "taker" if isinstance(settings.policy, TakerParams) else "maker"
+    model: ModelInfo | None = None
+    if config.backend == "null" and settings.spec is not None:
+        spec = load_spec(settings.spec)
+    else:
+        model = read_model(find_model(settings.model).onnx)
+        spec = _spec_of(settings, model)
+        check_spec(model, spec)
+    if config.backend == "null":
+        model = None
+    return Seat(settings.name or policy, settings, symbol, markets[symbol], spec, model)
+
+
+def _ring(streams: Streams, k: int) -> RowRing:
+    first = streams.rows.ctypes.data + 4 * int(streams.row_offset[k])
+    return RowRing(first, int(streams.window[k]), int(streams.width[k]))
+
+
+def _engine(config: SessionConfig, seat: Seat, ring: RowRing) -> Engine:
+    if seat.model is None:
+        return NullEngine()
+    return OrtEngine(seat.model, ring, config.threads)
+
+
+def build_parts(config: SessionConfig, markets: Sequence[Instrument], tape_records: int) -> Parts:
+    """Read models and specs, allocate everything, open the engines.
+
+    Args:
+        config: the session.
+        markets: the instrument of each symbol, in the order of the data.
+        tape_records: room on the tape.
+
+    Raises:
+        ConfigError, ModelError, FeatureMismatch, SpecError: what does not fit, with both sides.
+    """
+    if len({market.symbol for market in markets}) != len(markets):
+        raise ConfigError(f"two files of one symbol: {[market.symbol for market in markets]}")
+    seats = sorted(
+        (_seat(config, settings, markets) for settings in config.strategies),
+        key=lambda seat: seat.engine_key,
+    )
+    stream_keys = sorted({seat.stream_key for seat in seats})
+    engine_keys = sorted({seat.engine_key for seat in seats})
+    by_stream = {seat.stream_key: seat for seat in seats}
+    by_engine = {seat.engine_key: seat for seat in seats}
+    streams = new_streams(
+        [(key[0], by_stream[key].spec, markets[key[0]].tick_size) for key in stream_keys]
+    )
+    engine_stream = [stream_keys.index(key[:2]) for key in engine_keys]
+    engines: list[Engine] = []
+    for key, k in zip(engine_keys, engine_stream, strict=True):
+        engines.append(_engine(config, by_engine[key], _ring(streams, k)))
+    deadline = int(config.deadline_us * 1e3 * ticks_per_ns())
+    strategy_engine = [engine_keys.index(seat.engine_key) for seat in seats]
+    loop = new_loop(
+        new_book([market.tick_size for market in markets]),
+        streams,
+        new_engines(engines, engine_stream, deadline),
+        new_strategies([_strategy(s, e) for s, e in zip(seats, strategy_engine, strict=True)]),
+        new_risk([seat.settings.risk for seat in seats]),
+        new_wiring(len(markets), [k[0] for k in stream_keys], engine_stream, strategy_engine),
+        tape_records=tape_records,
+        healthy_needed=config.healthy_needed,
+        paper=config.paper,
+    )
+    return Parts(loop, tuple(seats), tuple(engines))
+
+
+def _strategy(seat: Seat, engine: int) -> StrategyConfig:
+    settings = seat.settings
+    return StrategyConfig(
+        instrument=seat.instrument,
+        symbol=seat.symbol,
+        engine=engine,
+        params=settings.policy,
+        fallback=settings.fallback,
+        mode=Mode.SHADOW if settings.shadow else Mode.LIVE,
+    )

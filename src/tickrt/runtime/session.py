@@ -1,0 +1,191 @@
+"""A session: load, build, compile, run the hot loop in a thread of its own, report.
+
+Entry point: ``Session(config).run(progress)`` → the report's dict. `Session.open` does everything
+up to the first tick, so that a backtest can drive the same parts with its own clock.
+
+The hot thread holds no GIL; the calling thread only reads counters, every 50 ms, for the progress
+bar. Ctrl-C stops the loop after the batch in hand; the report then covers what was done.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tickrt import __version__
+from tickrt.config import SessionConfig
+from tickrt.errors import ConfigError, raise_code
+from tickrt.feeds.ring import FeedView, array_view
+from tickrt.jit import JIT
+from tickrt.market.instrument import Instrument
+from tickrt.market.io import EventFile, load_events, merge_events
+from tickrt.market.types import EVENT_DTYPE
+from tickrt.observe.clock import floor, ticks_per_ns
+from tickrt.observe.kernels import read_clock
+from tickrt.observe.machine import machine_info
+from tickrt.runtime.loop_kernels import Pace, run
+from tickrt.runtime.parts import Parts, build_parts
+from tickrt.runtime.results import counter, loop_report
+
+__all__ = ["Progress", "Session"]
+
+Progress = Callable[[int, int], None]
+_TAPE_MAX = 1 << 22
+_POLL_S = 0.05
+
+
+class Session:
+    """Recorded events through the loop.
+
+    Args:
+        config: the session.
+        feed: where events come from instead of the config's files: a `FeedView` (a ring that
+            another process fills) with the instrument of each symbol index.
+    """
+
+    def __init__(
+        self,
+        config: SessionConfig,
+        feed: tuple[FeedView, Sequence[Instrument]] | None = None,
+    ) -> None:
+        self.config = config
+        self.startup_s = 0.0
+        self.compile_s = 0.0
+        started = time.perf_counter()
+        self.files: tuple[EventFile, ...] = ()
+        if feed is None:
+            self.files = tuple(load_events(path) for path in config.data)
+            self.markets: tuple[Instrument, ...] = tuple(_instrument(f) for f in self.files)
+            self.events = merge_events(self.files)
+            self.feed, self._owner = array_view(self.events)
+        else:
+            self.feed, self.markets = feed[0], tuple(feed[1])
+            self.events, self._owner = np.zeros(0, EVENT_DTYPE), None
+        self.parts: Parts = build_parts(config, self.markets, self._tape_records())
+        self._warm()
+        self.startup_s = time.perf_counter() - started
+
+    def _tape_records(self) -> int:
+        if self.config.tape_records is not None:
+            return self.config.tape_records
+        return min(max(len(self.events) * len(self.config.strategies), 1 << 12), _TAPE_MAX)
+
+    def _warm(self) -> None:
+        """Compile (or load from the cache) by running over an empty feed; touch every page."""
+        started = time.perf_counter()
+        empty, owner = array_view(np.zeros(0, EVENT_DTYPE))
+        run(empty, self.parts.loop, Pace(0, 0, 0, 0.0))
+        del owner
+        self.compile_s = time.perf_counter() - started
+        for tape in self.parts.loop.tape:
+            tape.view(np.uint8).fill(0)
+
+    def _pace(self) -> Pace:
+        if self.config.pace == 0 or not len(self.events):
+            return Pace(0, 0, 0, 0.0)
+        now = int(read_clock())
+        lead = int(2e6 * ticks_per_ns())  # the first event is due in 2 ms
+        return Pace(
+            1, now + lead, int(self.events["local_ts"][0]), ticks_per_ns() / self.config.pace
+        )
+
+    def run(self, progress: Progress | None = None) -> dict[str, Any]:
+        """Run to the end of the feed and report.
+
+        Args:
+            progress: called with (events done, events in all) from this thread.
+
+        Raises:
+            TickrtError: what stopped the loop, with the file and the event.
+        """
+        loop = self.parts.loop
+        result: list[int] = []
+        wall: list[float] = []
+
+        def hot() -> None:
+            if self.config.pin_cpu is not None:
+                os.sched_setaffinity(0, {self.config.pin_cpu})
+            started = time.perf_counter()
+            result.append(int(run(self.feed, loop, self._pace())))
+            wall.append(time.perf_counter() - started)
+
+        gc.collect()
+        thread = threading.Thread(target=hot, name="tickrt-hot", daemon=True)
+        thread.start()
+        interrupted = False
+        total = len(self.events)
+        while thread.is_alive():
+            try:
+                thread.join(_POLL_S)
+                if progress is not None:
+                    progress(counter(self.parts, "cursor"), total)
+            except KeyboardInterrupt:
+                loop.stop[1], interrupted = 1, True
+        if not result:
+            raise ConfigError(
+                f"the hot thread could not start on core {self.config.pin_cpu}: choose one of "
+                f"{sorted(os.sched_getaffinity(0))}"
+            )
+        raise_code(result[0], self._where())
+        return self._report(wall[0], interrupted)
+
+    def _where(self) -> str:
+        names = ", ".join(str(path) for path in self.config.data)
+        return f"{names}: event {counter(self.parts, 'error_event')}"
+
+    def _report(self, wall_s: float, interrupted: bool) -> dict[str, Any]:
+        report = loop_report(self.parts, self.markets, ticks_per_ns())
+        if interrupted:
+            report["notes"].append("interrupted: this covers what was done until then")
+        if not JIT:
+            report["notes"].append("NUMBA_DISABLE_JIT is set: the times are those of plain Python")
+        return {
+            "kind": "run",
+            "version": __version__,
+            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "data": [str(path) for path in self.config.data],
+            "pace": pace_text(self.config.pace),
+            **report,
+            "wall_s": wall_s,
+            "events_per_s": report["events"] / wall_s if wall_s > 0 else 0.0,
+            "compile_s": self.compile_s,
+            "startup_s": self.startup_s,
+            "floor": floor(ticks_per_ns()),
+            "machine": machine_info(),
+            "config": self.config.model_dump(mode="json"),
+        }
+
+    def intents(self) -> NDArray[np.void]:
+        """Every intent so far, in order: `INTENT_DTYPE`."""
+        return self.parts.loop.tape.intents[: counter(self.parts, "logged")]
+
+    def close(self) -> None:
+        """Release the engines."""
+        self.parts.close()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def pace_text(pace: float) -> str:
+    """``max``, ``realtime`` or ``10x``."""
+    return {0.0: "max", 1.0: "realtime"}.get(pace, f"{pace:g}x")
+
+
+def _instrument(file: EventFile) -> Instrument:
+    if file.instrument is None:
+        raise ConfigError(
+            f"{file.path}: the file does not say which instrument it is: convert it with "
+            "`tickrt data convert --symbol …`, or name one with --symbol"
+        )
+    return file.instrument
