@@ -1,0 +1,50 @@
+"""Multiply-adds of a graph, in all and in what each output needs; batch 1.
+
+Counted: MatMul, Gemm, Conv, ConvTranspose, LSTM, GRU, RNN. Element-wise work is not.
+"""
+
+from __future__ import annotations
+
+from math import prod
+
+from tickrt.engines.split.graph import Node, Shape
+
+__all__ = ["macs", "macs_of", "needed_for"]
+
+_GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
+
+
+def macs_of(node: Node, shapes: dict[str, Shape]) -> int:
+    """Multiply-adds of one operator."""
+
+    def dims(name: str) -> list[int]:
+        return [abs(d) for d in shapes[name]]
+
+    if node.op in ("MatMul", "Gemm"):
+        first = dims(node.inputs[0])
+        inner = first[0] if node.attrs.get("transA", 0) else first[-1]
+        return prod(dims(node.outputs[0])) * inner
+    if node.op == "Conv":
+        return prod(dims(node.outputs[0])) * prod(dims(node.inputs[1])[1:])
+    if node.op == "ConvTranspose":
+        return prod(dims(node.inputs[0])) * prod(dims(node.inputs[1])[1:])
+    if node.op in _GATES:
+        steps, batch = dims(node.inputs[0])[:2]
+        return steps * batch * (prod(dims(node.inputs[1])) + prod(dims(node.inputs[2])))
+    return 0
+
+
+def macs(nodes: list[Node], shapes: dict[str, Shape]) -> int:
+    """Multiply-adds of all nodes."""
+    return sum(macs_of(node, shapes) for node in nodes)
+
+
+def needed_for(nodes: list[Node], output: str) -> tuple[list[Node], set[str]]:
+    """The nodes that `output` needs, and every tensor that they read."""
+    needed = {output}
+    kept: list[Node] = []
+    for node in reversed(nodes):
+        if needed.intersection(node.outputs):
+            kept.append(node)
+            needed.update(i for i in node.inputs if i)
+    return kept[::-1], needed

@@ -1,0 +1,349 @@
+"""LSTM, GRU and RNN.
+
+A forward layer carries its state: `pre` runs it over the known steps, `step` over the fresh ones.
+Where only one step is fresh, that step is written out as one Gemm and element-wise operators, and
+the recurrent half of the gates, R·h plus the biases, is part of the state: it does not depend on
+the newest row, so it is computed off the path. A reverse layer depends on everything, but its
+output at the last position is its first step.
+
+Equations: ONNX operator specification of LSTM, GRU and RNN, opset 14.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tickrt.engines.split.emit import Emitter
+from tickrt.engines.split.flow import Analysis, Flow, Positions, Rule
+from tickrt.engines.split.graph import Array, Node
+from tickrt.engines.split.rules.base import register, touched_any, without_columns
+
+
+class Weights(NamedTuple):
+    """W [G·H, I], R [G·H, H] and the two biases [G·H]; G gates."""
+
+    w: Array
+    r: Array
+    input_bias: Array
+    hidden_bias: Array
+
+    @property
+    def hidden(self) -> int:
+        """H."""
+        return int(self.r.shape[1])
+
+
+class State(NamedTuple):
+    """h [batch, H], and the LSTM's c."""
+
+    h: str
+    c: str = ""
+
+
+class Recurrent(Rule):
+    """What the three layers share; a subclass writes out one step."""
+
+    default_activations: tuple[str, ...] = ()
+    plain_attrs = frozenset({"direction", "hidden_size", "activations"})
+
+    def flow(self, a: Analysis, node: Node) -> list[Flow] | str:
+        if node.attrs.get("layout", 0):
+            return "layout=1 (batch first) inside the operator"
+        if node.input(4):
+            return "sequence_lens"
+        if touched_any(a, node.inputs[1:]):
+            return "its weights or its start state depend on the newest row"
+        flow = without_columns(a, node.inputs[0])
+        if flow.axis != 0:
+            return "its steps are not along time"
+        rest = Flow(None, frozenset({0} if flow.fresh else ()))
+        steps = a.graph.shapes[node.inputs[0]][0]
+        if not flow.fresh:
+            return [Flow(0, frozenset()), rest, rest]
+        if node.attrs["direction"] == "reverse":
+            return [Flow(0, frozenset(range(max(flow.fresh) + 1))), rest, rest]
+        if node.attrs["direction"] != "forward":
+            return "both directions in one operator, with weights that are not constant"
+        return [Flow(0, frozenset(range(min(flow.fresh), steps))), rest, rest]
+
+    def emit(self, out: Emitter, node: Node, wants: dict[str, Positions]) -> dict[str, str]:
+        steps = out.a.graph.shapes[node.inputs[0]][0]
+        span = self._span(node, wants, steps)
+        if out.known or node.attrs["direction"] == "reverse":
+            return self._native(out, node, wants, span, None)
+        first = min(out.a.flow(node.inputs[0]).fresh)
+        if first == 0:
+            return self._native(out, node, wants, span, None)
+        span = range(first, span[-1] + 1)
+        if self._written_out(out.a, node):
+            state = self._one_step(out, node)
+            return self._outputs(out, node, state)
+        state = State(*(self._carry(out, node, key) for key in self._native_keys()))
+        return self._native(out, node, wants, span, state)
+
+    def carry(
+        self, out: Emitter, node: Node, wants: dict[str, Positions], keys: list[str]
+    ) -> dict[str, str]:
+        first = min(out.a.flow(node.inputs[0]).fresh)
+        names = self._operator(out, node, range(first), None)
+        hidden = out.a.graph.shapes[node.inputs[2]][2]
+        state = State(*(out.reshape(n, (-1, hidden)) for n in names[1:]))
+        if self._written_out(out.a, node):
+            made = self.recurrent_half(out, node, state)
+        else:
+            made = dict(zip(self._native_keys(), state, strict=False))
+        for output, positions in wants.items():
+            made[output] = out.pick(names[0], 0, positions, first)
+        return made
+
+    def following(self, out: Emitter, node: Node, keys: list[str]) -> dict[str, str]:
+        if not self._written_out(out.a, node):
+            span = range(*self._one(out.a, node))
+            start = State(*(self._carry(out, node, key) for key in self._native_keys()))
+            names = self._operator(out, node, span, start)
+            hidden = out.a.graph.shapes[node.inputs[2]][2]
+            after = [out.reshape(n, (-1, hidden)) for n in names[1:]]
+            return dict(zip(self._native_keys(), after, strict=False))
+        return self.recurrent_half(out, node, self._one_step(out, node))
+
+    def start(self, a: Analysis, node: Node) -> dict[str, Array]:
+        """The carried state before the first row, each [1, width]."""
+        weights = self.weights(a, node)
+        states = []
+        for index in (5, 6):
+            value = np.zeros((1, weights.hidden), weights.w.dtype)
+            if node.input(index):
+                value = a.graph.constants[node.inputs[index]][0]
+            states.append(value)
+        return self.start_from(node, weights, states[0], states[1])
+
+    # One step, written out -------------------------------------------------------------------
+
+    def cell(self, out: Emitter, node: Node, row: str, weights: Weights) -> State:
+        """One step from `row` [batch, I] and the carried state."""
+        raise NotImplementedError
+
+    def recurrent_half(self, out: Emitter, node: Node, state: State) -> dict[str, str]:
+        """The carried state from h and c: everything of the next step that needs no row."""
+        raise NotImplementedError
+
+    def start_from(self, node: Node, weights: Weights, h: Array, c: Array) -> dict[str, Array]:
+        """`recurrent_half` in NumPy."""
+        raise NotImplementedError
+
+    def _one_step(self, out: Emitter, node: Node) -> State:
+        key = f"cell/{node.name}"
+        if key not in out.memo:
+            last = out.a.graph.shapes[node.inputs[0]][0] - 1
+            weights = self.weights(out.a, node)
+            row = out.reshape(out.take(node.inputs[0], (last,)), (-1, weights.w.shape[1]))
+            out.memo[key] = self.cell(out, node, row, weights)
+        state: State = out.memo[key]
+        return state
+
+    def weights(self, a: Analysis, node: Node) -> Weights:
+        """The layer's constants without the direction axis."""
+        w, r = (a.graph.constants[node.inputs[i]][0] for i in (1, 2))
+        bias = np.zeros(2 * len(w), w.dtype)
+        if node.input(3):
+            bias = a.graph.constants[node.inputs[3]][0]
+        return Weights(w, r, bias[: len(w)], bias[len(w) :])
+
+    def gates(self, out: Emitter, row: str, weight: Array, addend: str) -> str:
+        """row · weightᵀ + addend; in `advance` one row meets a bank of states, so not as a Gemm."""
+        if not out.frozen_states:
+            return out.node("Gemm", [row, out.constant(weight.T), addend])
+        return out.node("Add", [out.node("MatMul", [row, out.constant(weight.T)]), addend])
+
+    def hidden_gemm(self, out: Emitter, h: str, weight: Array, bias: Array) -> str:
+        """h · weightᵀ + bias."""
+        return out.node("Gemm", [h, out.constant(weight.T), out.constant(bias)])
+
+    def split(self, out: Emitter, name: str, sizes: list[int]) -> list[str]:
+        """Cut the last axis."""
+        constant = out.constant(np.array(sizes, np.int64))
+        return out.nodes_of("Split", [name, constant], {"axis": 1}, [f"{name}/part"] * len(sizes))
+
+    def carried(self, out: Emitter, node: Node, key: str, width: int) -> str:
+        """A carried tensor [batch, width]."""
+        graph = out.a.graph
+        batch = graph.shapes[node.inputs[0]][1]
+        dtype = graph.dtypes[node.inputs[0]]
+        return out.carry(node, key, dtype, (batch, width), recurrent=True)
+
+    def _written_out(self, a: Analysis, node: Node) -> bool:
+        first = min(a.flow(node.inputs[0]).fresh)
+        return (
+            first == a.graph.shapes[node.inputs[0]][0] - 1
+            and not node.input(7)
+            and not (set(node.attrs) - self.plain_attrs)
+            and self.activations(node) == self.default_activations
+            and all(node.inputs[i] in a.graph.constants for i in (1, 2, 3) if node.input(i))
+        )
+
+    def activations(self, node: Node) -> tuple[str, ...]:
+        """Names of the layer's activations."""
+        names = node.attrs.get("activations")
+        if not names:
+            return self.default_activations
+        return tuple(n.decode() if isinstance(n, bytes) else n for n in names)
+
+    # The operator as it is -------------------------------------------------------------------
+
+    def _one(self, a: Analysis, node: Node) -> tuple[int, int]:
+        steps = a.graph.shapes[node.inputs[0]][0]
+        return min(a.flow(node.inputs[0]).fresh), steps
+
+    def _native_keys(self) -> tuple[str, ...]:
+        return ("h",)
+
+    def _carry(self, out: Emitter, node: Node, key: str) -> str:
+        return self.carried(out, node, key, out.a.graph.shapes[node.inputs[2]][2])
+
+    def _span(self, node: Node, wants: dict[str, Positions], steps: int) -> range:
+        """Steps to run, from the first for a forward layer, to the last for a reverse one."""
+        whole = any(o in wants for o in node.outputs[1:] if o)
+        y = wants.get(node.outputs[0], ())
+        if node.attrs["direction"] == "reverse":
+            return range(0 if whole else min(y), steps)
+        return range(steps if whole else max(y) + 1)
+
+    def _operator(self, out: Emitter, node: Node, span: range, start: State | None) -> list[str]:
+        """The operator over `span`; names of Y, Y_h and, for an LSTM, Y_c."""
+        inputs = [out.take(node.inputs[0], tuple(span))]
+        inputs += [out.take(i) if i else "" for i in node.inputs[1:4]]
+        inputs += ["", *(out.take(i) if i else "" for i in node.inputs[5:])]
+        if start is not None:
+            inputs = inputs[:5]
+            inputs += [out.node("Unsqueeze", [n, out.constant(np.array([0]))]) for n in start if n]
+            inputs += [out.take(i) for i in node.inputs[7:] if i]
+        while not inputs[-1]:
+            inputs.pop()
+        outputs = ["Y", "Y_h", *(["Y_c"] if node.op == "LSTM" else [])]
+        return out.nodes_of(node.op, inputs, node.attrs, [f"{node.name}/{o}" for o in outputs])
+
+    def _native(
+        self,
+        out: Emitter,
+        node: Node,
+        wants: dict[str, Positions],
+        span: range,
+        start: State | None,
+    ) -> dict[str, str]:
+        names = self._operator(out, node, span, start)
+        made: dict[str, str] = {}
+        for output, name in zip(node.outputs, names, strict=False):
+            if output in wants and output == node.outputs[0]:
+                indices = tuple(p - span[0] for p in wants[output])
+                made[output] = out.pick(name, 0, indices, len(span))
+            elif output in wants:
+                made[output] = name
+        return made
+
+    def _outputs(self, out: Emitter, node: Node, state: State) -> dict[str, str]:
+        hidden = out.a.graph.shapes[node.inputs[2]][2]
+        made: dict[str, Any] = {node.outputs[0]: out.reshape(state.h, (1, 1, -1, hidden))}
+        for output, name in zip(node.outputs[1:], state, strict=False):
+            if output:
+                made[output] = out.reshape(name, (1, -1, hidden))
+        return made
+
+
+@register("LSTM")
+class LSTM(Recurrent):
+    """Gates in the order i, o, f, c."""
+
+    default_activations = ("Sigmoid", "Tanh", "Tanh")
+
+    def cell(self, out: Emitter, node: Node, row: str, weights: Weights) -> State:
+        h = weights.hidden
+        recurrent = self.carried(out, node, "gates", 4 * h)
+        gates = self.gates(out, row, weights.w, recurrent)
+        iof, candidate = self.split(out, gates, [3 * h, h])
+        i, o, f = self.split(out, out.node("Sigmoid", [iof]), [h, h, h])
+        candidate = out.node("Tanh", [candidate])
+        kept = out.node("Mul", [f, self.carried(out, node, "cell", h)])
+        cell = out.node("Add", [kept, out.node("Mul", [i, candidate])])
+        return State(out.node("Mul", [o, out.node("Tanh", [cell])]), cell)
+
+    def recurrent_half(self, out: Emitter, node: Node, state: State) -> dict[str, str]:
+        weights = self.weights(out.a, node)
+        bias = weights.input_bias + weights.hidden_bias
+        return {"gates": self.hidden_gemm(out, state.h, weights.r, bias), "cell": state.c}
+
+    def start_from(self, node: Node, weights: Weights, h: Array, c: Array) -> dict[str, Array]:
+        return {"gates": h @ weights.r.T + weights.input_bias + weights.hidden_bias, "cell": c}
+
+    def _native_keys(self) -> tuple[str, ...]:
+        return ("h", "c")
+
+
+@register("GRU")
+class GRU(Recurrent):
+    """Gates in the order z, r, h; linear_before_reset as PyTorch has it, and without."""
+
+    default_activations = ("Sigmoid", "Tanh")
+    plain_attrs = Recurrent.plain_attrs | {"linear_before_reset"}
+
+    def cell(self, out: Emitter, node: Node, row: str, weights: Weights) -> State:
+        h = weights.hidden
+        hidden = self.carried(out, node, "hidden", h)
+        gates = self.gates(out, row, weights.w, self.carried(out, node, "gates", 3 * h))
+        zr, candidate = self.split(out, gates, [2 * h, h])
+        z, r = self.split(out, out.node("Sigmoid", [zr]), [h, h])
+        if node.attrs.get("linear_before_reset", 0):
+            reset = out.node("Mul", [r, self.carried(out, node, "candidate", h)])
+        else:
+            recurrent = out.constant(weights.r[2 * h :].T)
+            reset = out.node("MatMul", [out.node("Mul", [r, hidden]), recurrent])
+        candidate = out.node("Tanh", [out.node("Add", [candidate, reset])])
+        keep = out.node("Mul", [z, out.node("Sub", [hidden, candidate])])
+        return State(out.node("Add", [candidate, keep]))
+
+    def recurrent_half(self, out: Emitter, node: Node, state: State) -> dict[str, str]:
+        weights = self.weights(out.a, node)
+        matrix, bias = self._gates(node, weights)
+        made = {"hidden": state.h, "gates": self.hidden_gemm(out, state.h, matrix, bias)}
+        if node.attrs.get("linear_before_reset", 0):
+            h = weights.hidden
+            rest = weights.hidden_bias[2 * h :]
+            made["candidate"] = self.hidden_gemm(out, state.h, weights.r[2 * h :], rest)
+        return made
+
+    def start_from(self, node: Node, weights: Weights, h: Array, c: Array) -> dict[str, Array]:
+        matrix, bias = self._gates(node, weights)
+        made = {"hidden": h, "gates": h @ matrix.T + bias}
+        if node.attrs.get("linear_before_reset", 0):
+            rows = slice(2 * weights.hidden, None)
+            made["candidate"] = h @ weights.r[rows].T + weights.hidden_bias[rows]
+        return made
+
+    def _gates(self, node: Node, weights: Weights) -> tuple[Array, Array]:
+        """R and bias of what is added to W·x: nothing recurrent for the candidate."""
+        rows = slice(2 * weights.hidden, None)
+        matrix, bias = weights.r.copy(), weights.input_bias + weights.hidden_bias
+        matrix[rows] = 0
+        if node.attrs.get("linear_before_reset", 0):
+            bias[rows] = weights.input_bias[rows]
+        return matrix, bias
+
+
+@register("RNN")
+class RNN(Recurrent):
+    """One gate."""
+
+    default_activations = ("Tanh",)
+
+    def cell(self, out: Emitter, node: Node, row: str, weights: Weights) -> State:
+        recurrent = self.carried(out, node, "gates", weights.hidden)
+        return State(out.node("Tanh", [self.gates(out, row, weights.w, recurrent)]))
+
+    def recurrent_half(self, out: Emitter, node: Node, state: State) -> dict[str, str]:
+        weights = self.weights(out.a, node)
+        bias = weights.input_bias + weights.hidden_bias
+        return {"gates": self.hidden_gemm(out, state.h, weights.r, bias)}
+
+    def start_from(self, node: Node, weights: Weights, h: Array, c: Array) -> dict[str, Array]:
+        return {"gates": h @ weights.r.T + weights.input_bias + weights.hidden_bias}

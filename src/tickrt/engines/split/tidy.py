@@ -1,0 +1,72 @@
+"""Smaller graphs: `step` runs in microseconds, so every operator that only renames axes counts.
+
+`tidy` removes views: a Transpose that moves only axes of length 1 is a Reshape, a chain of
+reshapes is one, and one that changes nothing is none. Dead operators go too. Values stay equal
+bit for bit.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tickrt.engines.split.graph import Array, Node, Shape, fingerprint
+
+__all__ = ["live", "tidy"]
+
+
+def tidy(
+    nodes: list[Node], shapes: dict[str, Shape], constants: dict[str, Array], outputs: list[str]
+) -> list[Node]:
+    """Collapse views.
+
+    Args:
+        nodes: in order. shapes: of every tensor. constants: is added to. outputs: keep their names.
+    """
+    root: dict[str, str] = {}  # view → the tensor that it shows
+    alias: dict[str, str] = {}
+    kept: list[Node] = []
+    for node in nodes:
+        node.inputs = [alias.get(i, i) for i in node.inputs]
+        if not _is_view(node, shapes):
+            kept.append(node)
+            continue
+        (output,) = node.outputs
+        source = root.get(node.inputs[0], node.inputs[0])
+        root[output] = source
+        if shapes[source] == shapes[output] and output not in outputs:
+            alias[output] = source
+            continue
+        if shapes[source] == shapes[output]:
+            kept.append(Node("Identity", [source], [output], {}, output))
+            continue
+        target = np.array([-1 if d < 0 else d for d in shapes[output]], np.int64)
+        name = f"shape.{fingerprint(target)[-12:]}"
+        constants[name] = target
+        kept.append(Node("Reshape", [source, name], [output], {}, output))
+    return live(kept, outputs)
+
+
+def live(nodes: list[Node], outputs: list[str]) -> list[Node]:
+    """The nodes that an output needs."""
+    needed = set(outputs)
+    kept: list[Node] = []
+    for node in reversed(nodes):
+        if needed.intersection(node.outputs):
+            kept.append(node)
+            needed.update(node.inputs)
+    return kept[::-1]
+
+
+def _is_view(node: Node, shapes: dict[str, Shape]) -> bool:
+    if node.domain or not node.inputs or node.inputs[0] not in shapes:
+        return False
+    if sum(d < 0 for d in shapes.get(node.outputs[0], (-1, -1))) > 1:
+        return False
+    if node.op in ("Reshape", "Identity", "Squeeze", "Unsqueeze", "Flatten"):
+        return True
+    if node.op != "Transpose":
+        return False
+    shape = shapes[node.inputs[0]]
+    perm = node.attrs.get("perm", range(len(shape) - 1, -1, -1))
+    long = [axis for axis in perm if shape[axis] != 1]
+    return long == sorted(long)
