@@ -89,7 +89,7 @@ def kernel(function: Callable[..., Any]) -> Any:
 
 
 def inline_kernel(function: Callable[..., Any]) -> Any:
-    """A `kernel` that LLVM must inline into every caller: for the few calls per event that count."""
+    """A `kernel` that LLVM inlines into every caller: for the few calls per event that count."""
     return _compile(function, forceinline=True)
 
 

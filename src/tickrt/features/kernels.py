@@ -23,7 +23,7 @@ import math
 import numpy as np
 
 from tickrt.intrinsics import call3
-from tickrt.jit import kernel
+from tickrt.jit import inline_kernel, kernel
 from tickrt.market.kernels import top_levels
 
 __all__ = ["make_row", "on_event", "reset"]
@@ -46,7 +46,7 @@ _KIND_MASK, _DEPTH, _TRADE, _CLEAR, _SNAPSHOT = 0xFF, 1, 2, 3, 4
 _BUY, _SELL = 1 << 29, 1 << 28
 
 
-@kernel
+@inline_kernel
 def on_event(streams, k, book, s, ev, px, qty, ts_ns):
     """Note one event of stream `k`'s symbol; call it after the book applied the event."""
     kind = ev & _KIND_MASK
