@@ -19,7 +19,6 @@ from tickrt.market.book import Book, new_book
 from tickrt.market.kernels import apply_event
 from tickrt.market.types import BUY, DEPTH, SELL, TRADE
 
-
 TICK = 0.5
 MS = 1_000_000
 

@@ -48,9 +48,8 @@ def test_the_shipped_specs() -> None:
 
 
 def test_the_hash_is_pinned() -> None:
-    assert (
-        parse_spec(GOOD).hash == "df1eb70e6f5bbe14a49c730b7bf2ec9036f5442c1faf5d82bd0a7c2061384f51"
-    )
+    expected = "df1eb70e6f5bbe14a49c730b7bf2ec9036f5442c1faf5d82bd0a7c2061384f51"
+    assert parse_spec(GOOD).hash == expected
 
 
 @pytest.mark.parametrize(
