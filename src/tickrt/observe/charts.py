@@ -110,14 +110,17 @@ def _floor_line(plot: Plot, x: Log, floor_us: float | None) -> None:
     plot.add(text(at + 4, low - 4, f"clock read {duration(floor_us)}", "tick"))
 
 
-def latency_cdf(cdf: Mapping[str, Sequence[Sequence[float]]], stages: Sequence[str]) -> str:
-    """Share of ticks at or below a latency: log µs against the scale of nines."""
+def latency_cdf(
+    cdf: Mapping[str, Sequence[Sequence[float]]], stages: Sequence[str], count: int
+) -> str:
+    """Share of ticks at or below a latency: log µs against as many nines as `count` supports."""
     stages = [s for s in stages if cdf.get(s)]
     if not stages:
         return ""
     low, high = _log_bounds([p[0] for s in stages for p in cdf[s] if p[0] > 0])
     plot = Plot(WIDTH, 330, left=72, right=24, bottom=28)
-    x, y = Log(low, high, *plot.x_range), Nines(*plot.y_range)
+    nines = min(max(math.ceil(math.log10(max(count, 1))), 2), 5)
+    x, y = Log(low, high, *plot.x_range), Nines(*plot.y_range, nines=nines)
     bottom, top = plot.y_range
     for value in x.minor():
         plot.line(x(value), bottom, x(value), top, "grid minor")
@@ -201,7 +204,7 @@ def signal(series: Mapping[str, Any]) -> str:
     plot = Plot(WIDTH, 120, left=84)
     reach = max(max(abs(v) for v in _present(lean)), 1e-3)
     x = _clock(t_ns, plot)
-    y = Linear(-reach, reach, *plot.y_range, count=2)
+    y = Linear(-reach, reach, *plot.y_range, count=4)
     plot.x_axis(x)
     plot.y_axis(y)
     for run in gaps(_time_points(t_ns, x), lean):

@@ -124,7 +124,9 @@ def _latency(report: Report) -> str:
     )
     shown = [s for s in stages if (report.get("latency_cdf") or {}).get(s)]
     cdf = _figure(
-        charts.latency_cdf(report.get("latency_cdf") or {}, shown),
+        charts.latency_cdf(
+            report.get("latency_cdf") or {}, shown, max(latency[s]["count"] for s in stages)
+        ),
         "Share of ticks within a latency",
         _legend((f"line s{i % 8}", stage_name(s)) for i, s in enumerate(shown)),
     )

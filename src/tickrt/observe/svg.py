@@ -35,7 +35,7 @@ def _fixed(value: float, step: float) -> str:
 
 @dataclass(frozen=True)
 class Linear:
-    """Linear from [lo, hi] to [start, stop]; about `count` ticks at 1, 2 or 5 × 10^n."""
+    """Linear from [lo, hi] to [start, stop]; roughly `count` ticks at 1, 2 or 5 × 10^n."""
 
     lo: float
     hi: float
@@ -55,7 +55,7 @@ class Linear:
         if step is None:
             raw = span / self.count
             power = 10.0 ** math.floor(math.log10(raw))
-            step = next(power * m for m in (1, 2, 5, 10) if power * m >= raw * 0.999)
+            step = next(power * m for m in (1, 2, 5, 10) if power * m >= raw * 0.7)
         first = math.ceil(self.lo / step - 1e-9)
         last = math.floor(self.hi / step + 1e-9)
         return [(i * step, self.label(i * step, step)) for i in range(first, last + 1)]

@@ -6,6 +6,7 @@ Entry points: `number`; `headline(report)`, the few figures that matter first;
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -43,7 +44,7 @@ class Tile:
 
 def label(key: str) -> str:
     """A metric's name for people."""
-    return _LABELS.get(key, key.replace("_", " "))
+    return _LABELS.get(key) or key.removesuffix("_us").removesuffix("_s").replace("_", " ")
 
 
 def number(value: Any) -> str:
@@ -57,8 +58,8 @@ def number(value: Any) -> str:
     if not isinstance(value, float):
         return str(value)
     size = abs(value)
-    if size == 0 or 1e-4 <= size < 1e9:
-        decimals = 0 if size >= 1000 else 2 if size >= 1 or size == 0 else 6
+    if size == 0 or 1e-6 <= size < 1e12:
+        decimals = max(0, 3 - math.floor(math.log10(size))) if 0 < size < 1000 else 0
         shown = f"{value:,.{decimals}f}"
     else:
         shown = f"{value:.3g}"
