@@ -152,9 +152,9 @@ def test_a_snapshot_gives_the_same_book_in_any_order(levels: list, random) -> No
     st.sampled_from([DEPTH, SNAPSHOT, TRADE, BBO]),
     flags,
     st.sampled_from(
-        [(math.nan, 1.0), (math.inf, 1.0), (-0.5, 1.0), (1.0, math.nan), (1.0, math.inf)]
-        + [(1.0, -1.0), (1e300, 1.0), (float(1 << 52), 1.0)]
-    ),
+        [(math.nan, 1.0), (math.inf, 1.0), (-0.5, 1.0), (1e300, 1.0), (float(1 << 52), 1.0)]
+    )
+    | st.sampled_from([(1.0, math.nan), (1.0, math.inf), (1.0, -1.0)]),
 )
 def test_a_bad_number_is_refused_and_changes_nothing(kind: int, flag: int, numbers: tuple) -> None:
     book = new_book([TICK], LADDER, FAR)

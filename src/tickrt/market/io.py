@@ -23,7 +23,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -229,12 +229,22 @@ def _read(source: Path) -> tuple[Events, dict[str, Any]]:
     """The arrays of a file, whatever they are; DataError where it cannot be read."""
     try:
         with source.open("rb") as file:
-            magic = file.read(6)
-    except OSError as error:
+            return _arrays(file, source)
+    except _UNREADABLE as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise DataError(
+                f"{source}: cannot be read ({error.strerror}); make an event file with "
+                "`tickrt data convert` or `tickrt data simulate`"
+            ) from error
         raise DataError(
-            f"{source}: cannot be read ({error.strerror}); make an event file with "
-            "`tickrt data convert` or `tickrt data simulate`"
+            f"{source}: damaged or truncated ({error}); copy, convert or simulate it again"
         ) from error
+
+
+def _arrays(file: IO[bytes], source: Path) -> tuple[Events, dict[str, Any]]:
+    """`data` and `meta` of an open file."""
+    magic = file.read(6)
+    file.seek(0)
     if not magic:
         raise DataError(f"{source}: the file is empty; convert or simulate it again")
     if magic[:2] != b"PK" and magic != b"\x93NUMPY":
@@ -242,20 +252,14 @@ def _read(source: Path) -> tuple[Events, dict[str, Any]]:
             f"{source}: neither .npz nor .npy; raw captures become event files with "
             "`tickrt data convert`"
         )
-    try:
-        loaded = np.load(source, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return loaded, {}
-        with loaded:
-            if "data" not in loaded.files:
-                names = ", ".join(loaded.files) or "none"
-                raise DataError(f"{source}: expected an array named 'data'; it has: {names}")
-            meta = loaded["meta"].tobytes() if "meta" in loaded.files else b"{}"
-            return loaded["data"], _parsed(meta, source)
-    except _UNREADABLE as error:
-        raise DataError(
-            f"{source}: damaged or truncated ({error}); copy, convert or simulate it again"
-        ) from error
+    loaded = np.load(file, allow_pickle=False)
+    if isinstance(loaded, np.ndarray):
+        return loaded, {}
+    if "data" not in loaded.files:
+        names = ", ".join(loaded.files) or "none"
+        raise DataError(f"{source}: expected an array named 'data'; it has: {names}")
+    meta = loaded["meta"].tobytes() if "meta" in loaded.files else b"{}"
+    return loaded["data"], _parsed(meta, source)
 
 
 def _parsed(text: bytes, source: Path) -> dict[str, Any]:
