@@ -6,8 +6,6 @@ whoever decodes them can say where an error is. `detect` tells what a file holds
 
 from __future__ import annotations
 
-import gzip
-import io
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -20,7 +18,7 @@ __all__ = ["Capture", "Progress", "detect"]
 Progress = Callable[[int, int], None]
 
 _GZIP = b"\x1f\x8b"
-_REPORT_EVERY = 4096  # lines
+_CHUNK = 1 << 15  # bytes on disk read at a time
 _LINE_MAX = 1 << 26  # bytes; a full-depth snapshot is below 2 MB
 
 
@@ -73,26 +71,34 @@ class Capture:
             self._report(done)
 
     def _lines(self, path: Path, done: int) -> Iterator[bytes]:
+        rest = b""
         with path.open("rb") as file:
-            text = _text(file)
+            chunks = _chunks(file)
             while True:
                 try:
-                    raw = text.readline(_LINE_MAX)
+                    chunk = next(chunks, None)
                 except (OSError, EOFError, zlib.error) as error:
                     if not self.allow_truncated:
                         raise self._broken_off(error) from None
                     self.truncated.append(path)
+                    return
+                if chunk is None:
                     break
-                if not raw:
-                    break
-                self.line += 1
-                if self.line % _REPORT_EVERY == 0:
-                    self._report(done + file.tell())
-                raw = raw.strip()
-                if raw:
-                    yield raw
-        if self.line == 0 and path not in self.truncated:
+                self._report(done + file.tell())
+                *lines, rest = (rest + chunk).split(b"\n")
+                yield from self._numbered(lines)
+                if len(rest) > _LINE_MAX:
+                    raise DataError(f"{path.name}:{self.line + 1}: a line of {len(rest):,} bytes")
+        yield from self._numbered([rest] if rest else [])
+        if self.line == 0:
             raise DataError(f"{path.name}: empty: record it again, or leave it out")
+
+    def _numbered(self, lines: list[bytes]) -> Iterator[bytes]:
+        for raw in lines:
+            self.line += 1
+            raw = raw.strip()
+            if raw:
+                yield raw
 
     def _broken_off(self, error: BaseException) -> DataError:
         return DataError(
@@ -114,9 +120,11 @@ def detect(path: Path) -> str:
     head = b""
     try:
         with path.open("rb") as file:
-            head = _text(file).read(4096)
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from None
+            head = file.read(1 << 16)
+        if head.startswith(_GZIP):
+            head = zlib.decompressobj(wbits=31).decompress(head, 4096)
+    except (OSError, zlib.error) as error:
+        raise DataError(f"{path}: cannot be read: {error}: copy the file again") from None
     lines = head.split(None, 1)
     if not lines:
         raise DataError(f"{path.name}: empty: record it again, or leave it out")
@@ -134,13 +142,26 @@ def detect(path: Path) -> str:
     )
 
 
-def _text(file: IO[bytes]) -> IO[bytes]:
-    """The text in an open file, through gzip where it begins like that."""
-    zipped = file.read(2) == _GZIP
-    file.seek(0)
-    if zipped:
-        return io.BufferedReader(gzip.GzipFile(fileobj=file), 1 << 18)
-    return file
+def _chunks(file: IO[bytes]) -> Iterator[bytes]:
+    """The text in an open file, through gzip where it begins like that, piece by piece.
+
+    Not `gzip.open`: that gives up what it has already unpacked when the data breaks off.
+    """
+    data = file.read(_CHUNK)
+    if not data.startswith(_GZIP):
+        while data:
+            yield data
+            data = file.read(_CHUNK)
+        return
+    gunzip = zlib.decompressobj(wbits=31)
+    while data:
+        yield gunzip.decompress(data)
+        data = gunzip.unused_data.lstrip(b"\0") if gunzip.eof else b""
+        data = data or file.read(_CHUNK)
+        if gunzip.eof and data:  # files that were put one after the other
+            gunzip = zlib.decompressobj(wbits=31)
+    if not gunzip.eof:
+        raise EOFError("it ends before its end mark")
 
 
 def _size(path: Path) -> int:

@@ -121,7 +121,8 @@ class BinanceCodec:
         self._had_snapshot = False
         self._nameless_snapshot = False
         self._last = -1  # newest update id in the book
-        self._last_exch_ns = 0
+        self._diff_exch_ns = 0  # of the newest diff, as it said
+        self._last_exch_ns = 0  # as emitted: not before the snapshot's
         self._last_local_ns = 0
         self._held: deque[_Diff] = deque()
         self._spare: _Snapshot | None = None
@@ -283,11 +284,11 @@ class BinanceCodec:
         elif self._state == _JOINING and diff.last < self._last:
             self.stats.stale += 1
         elif self._follows(diff):
-            if diff.exch_ns < self._last_exch_ns:
+            if diff.exch_ns < self._diff_exch_ns:
                 self.stats.time_back += 1
                 raise _Unusable(
                     f"exchange time of the depth chain goes back by "
-                    f"{(self._last_exch_ns - diff.exch_ns) // _MS} ms; {_RESYNC}"
+                    f"{(self._diff_exch_ns - diff.exch_ns) // _MS} ms; {_RESYNC}"
                 )
             self._apply(diff, local_ns, out)
             out.end_batch()
@@ -308,7 +309,7 @@ class BinanceCodec:
         if diff.asks.px:
             out.put(DEPTH | SELL | _BOTH, exch_ns, local_ns, diff.last, *diff.asks)
         self._last = diff.last
-        self._last_exch_ns = exch_ns
+        self._diff_exch_ns, self._last_exch_ns = diff.exch_ns, exch_ns
         self._state = _SYNCED
 
     def _on_break(self, diff: _Diff, local_ns: int, out: EventBuffer) -> None:
@@ -384,7 +385,8 @@ class BinanceCodec:
             self._undrop(diff)
         self._had_snapshot = True
         self._state = _JOINING
-        self._last, self._last_exch_ns = snapshot.last, max(snapshot.exch_ns, self._last_exch_ns)
+        self._last, self._diff_exch_ns = snapshot.last, 0
+        self._last_exch_ns = max(snapshot.exch_ns, self._last_exch_ns)
         out.put(CLEAR | _BOTH, self._last_exch_ns, local_ns, snapshot.last, (0.0,), (0.0,))
         for flag, side in ((BUY, snapshot.bids), (SELL, snapshot.asks)):
             out.put(SNAPSHOT | flag | _BOTH, self._last_exch_ns, local_ns, snapshot.last, *side)

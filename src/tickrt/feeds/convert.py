@@ -92,8 +92,11 @@ def convert(
     """
     files = _paths(paths)
     snapshots = _paths(snapshot) if snapshot is not None else []
+    path = Path(out)
     if not files:
         raise ConfigError("convert: no capture given: name one or more files")
+    if path.suffix != ".npz":  # said before the work, not after it
+        raise ConfigError(f"{path}: expected an output file whose name ends in .npz")
     if on_gap not in ("error", "resync"):
         raise ConfigError(f"on_gap: expected error or resync, got {on_gap!r}")
     if base_latency_ns < 0:
@@ -118,7 +121,6 @@ def convert(
         "smallest_latency_ns": smallest,
         "local_time": "recorded" if family == "binance" else "exchange time + base latency",
     }
-    path = Path(out)
     io.save_events(path, events, meta)
     local = events["local_ts"][(events["ev"] & np.uint64(LOCAL)) != 0]
     return {

