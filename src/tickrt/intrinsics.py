@@ -4,11 +4,13 @@ Each name works in compiled kernels and, under ``NUMBA_DISABLE_JIT=1``, as plain
 same result (the clock then counts nanoseconds). Addresses are int64.
 
 - `clock()` → CPU time-stamp counter; see `observe.clock` for its frequency.
-- `call0(f)`, `call1(f, a)` … `call3(f, a, b, c)`, `call8(f, a, …, h)` → int64: call a C function
+- `call0(f)`, `call1(f, a)` … `call4(f, a, b, c, d)`, `call8(f, a, …, h)` → int64: call a C function
   `int64 f(int64, …)`.
+- `call_order(f, a, b, c, x, y, d, e, g)` → int64: call a C function
+  `int64 f(int64, int64, int64, double, double, uint8, uint8, bool)`.
 - `load_acquire(address)`, `store_release(address, value)`: an int64 shared with another thread or
   process; what was written before the store is visible after the load.
-- `load_f32(address)`, `load_i64(address)`, `store_i64(address, value)`: plain memory access.
+- `load_f32(address)`, `load_f64(address)`, `load_i64(address)`, `store_i64(address, value)`: plain memory access.
 - `trailing_zeros(word)`, `leading_zeros(word)`: of a uint64 that is not zero.
 - `pause()`: the spin-wait hint.
 """
@@ -31,11 +33,14 @@ __all__ = [
     "call1",
     "call2",
     "call3",
+    "call4",
     "call8",
+    "call_order",
     "clock",
     "leading_zeros",
     "load_acquire",
     "load_f32",
+    "load_f64",
     "load_i64",
     "pause",
     "store_i64",
@@ -71,6 +76,10 @@ def _call(count):
 
         def call(typingctx, address, a, b, c):
             return result(*[types.int64] * 4), codegen
+    elif count == 4:
+
+        def call(typingctx, address, a, b, c, d):
+            return result(*[types.int64] * 5), codegen
     else:
 
         def call(typingctx, address, a, b, c, d, e, f, g, h):
@@ -82,6 +91,23 @@ def _call(count):
 
 if JIT:
     call0, call1, call2, call3, call8 = _call(0), _call(1), _call(2), _call(3), _call(8)
+    call4 = _call(4)
+
+    @intrinsic
+    def call_order(typingctx, address, a, b, c, x, y, d, e, g):
+        def codegen(_context, builder, _signature, args):
+            f64, byte, bit = ir.DoubleType(), ir.IntType(8), ir.IntType(1)
+            function = ir.FunctionType(_I64, [_I64, _I64, _I64, f64, f64, byte, byte, bit])
+            values = list(args[1:])
+            for i, small in ((5, byte), (6, byte), (7, bit)):
+                values[i] = builder.trunc(values[i], small)
+            pointer = builder.inttoptr(args[0], function.as_pointer())
+            widened = {i: ("zeroext",) for i in (5, 6, 7)}  # as C callers do
+            return builder.call(pointer, values, arg_attrs=widened)
+
+        whole, real = types.int64, types.float64
+        signature = whole(whole, whole, whole, whole, real, real, whole, whole, whole)
+        return signature, codegen
 
     @intrinsic
     def clock(typingctx):
@@ -148,6 +174,13 @@ if JIT:
         return types.float32(types.int64), codegen
 
     @intrinsic
+    def load_f64(typingctx, address):
+        def codegen(_context, builder, _signature, args):
+            return builder.load(builder.inttoptr(args[0], ir.DoubleType().as_pointer()))
+
+        return types.float64(types.int64), codegen
+
+    @intrinsic
     def trailing_zeros(typingctx, word):
         def codegen(_context, builder, _signature, args):
             return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
@@ -172,6 +205,17 @@ else:
         return call
 
     call0, call1, call2, call3, call8 = (_plain_call(count) for count in (0, 1, 2, 3, 8))
+    call4 = _plain_call(4)
+    _ORDER = ctypes.CFUNCTYPE(
+        ctypes.c_int64, *[ctypes.c_int64] * 3, *[ctypes.c_double] * 2,
+        ctypes.c_uint8, ctypes.c_uint8, ctypes.c_bool,
+    )  # fmt: skip
+
+    def call_order(address, a, b, c, x, y, d, e, g):
+        return _ORDER(int(address))(
+            int(a), int(b), int(c), float(x), float(y), int(d), int(e), bool(g)
+        )
+
     clock = time.perf_counter_ns
 
     def pause():
@@ -187,6 +231,9 @@ else:
 
     def load_f32(address):
         return np.float32(ctypes.c_float.from_address(int(address)).value)
+
+    def load_f64(address):
+        return ctypes.c_double.from_address(int(address)).value
 
     def trailing_zeros(word):
         word = int(word)
