@@ -10,7 +10,8 @@ same result (the clock then counts nanoseconds). Addresses are int64.
   `int64 f(int64, int64, int64, double, double, uint8, uint8, bool)`.
 - `load_acquire(address)`, `store_release(address, value)`: an int64 shared with another thread or
   process; what was written before the store is visible after the load.
-- `load_f32(address)`, `load_f64(address)`, `load_i64(address)`, `store_i64(address, value)`: plain memory access.
+- `load_f32(address)`, `load_f64(address)`, `load_i64(address)`, `store_i64(address, value)`: plain
+  memory access.
 - `trailing_zeros(word)`, `leading_zeros(word)`: of a uint64 that is not zero.
 - `pause()`: the spin-wait hint.
 """
