@@ -129,6 +129,30 @@ class Emitter:
         self._add(Node(op, list(inputs), names, dict(attrs), names[0], domain))
         return names
 
+    def copy(self, node: Node, inputs: list[str]) -> list[str]:
+        """Add `node` on other inputs, in ONNX's own spelling; the names of its outputs."""
+        if node.op == "Reshape" and "shape" in node.attrs:
+            return [self.reshape(inputs[0], node.attrs["shape"])]
+        if node.op == "Pick":
+            name, shape = inputs[0], self.a.graph.shapes[node.inputs[0]]
+            for axis, indices in node.attrs["picks"].items():
+                name = self.pick(name, axis, tuple(indices), shape[axis])
+            return [name]
+        if node.op.startswith("Reduce") and "axes" in node.attrs:
+            return [self.reduce(node.op, inputs[0], node.attrs["axes"], node.attrs["keepdims"])]
+        if node.op == "Pad" and "pads" in node.attrs:
+            pads = self.constant(np.array(node.attrs["pads"], np.int64))
+            inputs = [inputs[0], pads, *inputs[1:]]
+            return [self.node("Pad", inputs, {"mode": node.attrs["mode"]})]
+        return self.nodes_of(node.op, inputs, node.attrs, node.outputs, node.domain)
+
+    def reduce(self, op: str, name: str, axes: list[int], keepdims: int) -> str:
+        """A reduction with its axes where this opset wants them."""
+        if op == "ReduceSum" or self.a.graph.opset >= 18:
+            constant = self.constant(np.array(axes, np.int64))
+            return self.node(op, [name, constant], {"keepdims": keepdims})
+        return self.node(op, [name], {"axes": axes, "keepdims": keepdims})
+
     def constant(self, value: Array, name: str | None = None) -> str:
         """Add a constant; equal ones are shared."""
         value = np.asarray(value)

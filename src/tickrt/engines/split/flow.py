@@ -100,8 +100,7 @@ class Opaque(Rule):
 
     def emit(self, out: Emitter, node: Node, wants: dict[str, Positions]) -> dict[str, str]:
         inputs = [out.take(i) if i else "" for i in node.inputs]
-        names = out.nodes_of(node.op, inputs, node.attrs, node.outputs, node.domain)
-        return dict(zip(node.outputs, names, strict=True))
+        return dict(zip(node.outputs, out.copy(node, inputs), strict=True))
 
 
 OPAQUE = Opaque()
@@ -133,6 +132,10 @@ class Analysis:
     def all_fresh(self, length: int) -> frozenset[int]:
         """Every position of a time axis of this length."""
         return frozenset(range(length))
+
+    def note(self, node: Node, why: str) -> None:
+        """Remember why an operator's known positions came to depend on the newest row."""
+        self.reasons.append(Reason(node.name, node.op, why))
 
     def rule(self, node: Node) -> Rule:
         """The rule that splits this node."""

@@ -152,7 +152,7 @@ def build_model(
 
     used = {name for node in nodes for name in node.inputs} | {entry[0] for entry in outputs}
     initialisers = [
-        numpy_helper.from_array(np.ascontiguousarray(value), key)
+        numpy_helper.from_array(np.asarray(value, order="C"), key)
         for key, value in constants.items()
         if key in used
     ]

@@ -1,8 +1,8 @@
 """Smaller graphs: `step` runs in microseconds, so every operator that only renames axes counts.
 
 `tidy` removes views: a Transpose that moves only axes of length 1 is a Reshape, a chain of
-reshapes is one, and one that changes nothing is none. Dead operators go too. Values stay equal
-bit for bit.
+reshapes is one, and one that changes nothing is none; the last row of a causal mask adds zeros.
+Dead operators go too. Values stay equal bit for bit (but for the sign of a zero).
 """
 
 from __future__ import annotations
@@ -27,6 +27,10 @@ def tidy(
     kept: list[Node] = []
     for node in nodes:
         node.inputs = [alias.get(i, i) for i in node.inputs]
+        passed = _passes(node, shapes, constants)
+        if passed and node.outputs[0] not in outputs:
+            alias[node.outputs[0]] = passed
+            continue
         if not _is_view(node, shapes):
             kept.append(node)
             continue
@@ -55,6 +59,22 @@ def live(nodes: list[Node], outputs: list[str]) -> list[Node]:
             kept.append(node)
             needed.update(node.inputs)
     return kept[::-1]
+
+
+def _passes(node: Node, shapes: dict[str, Shape], constants: dict[str, Array]) -> str:
+    """The operand that an Add of zeros or a Where that is always true hands on; "" for others."""
+    if node.domain:
+        return ""
+    kept = ""
+    if node.op == "Add":
+        for this, other in (node.inputs, node.inputs[::-1]):
+            if other in constants and not np.any(constants[other]):
+                kept = this
+    elif node.op == "Where" and node.inputs[0] in constants:
+        keep = constants[node.inputs[0]]
+        kept = node.inputs[1] if np.all(keep) else "" if np.any(keep) else node.inputs[2]
+    same = kept in shapes and kept not in constants and shapes[kept] == shapes[node.outputs[0]]
+    return kept if same else ""
 
 
 def _is_view(node: Node, shapes: dict[str, Shape]) -> bool:

@@ -49,8 +49,12 @@ class Elementwise(Rule):
             if own == axis and graph.shapes[tensor][flow.axis or 0] == length:
                 fresh |= flow.fresh
             elif flow.touched:
+                if len(fresh) < length:
+                    a.note(node, f"{tensor!r}, which sums up the window, reaches every row")
                 fresh |= a.all_fresh(length)
         columns, known = _columns(a, node, axis, fresh, rank)
+        if not known:
+            a.note(node, "attention scores are combined with what is not a constant mask")
         return Flow(axis, fresh, columns) if known else Flow(axis, a.all_fresh(length))
 
     def emit(self, out: Emitter, node: Node, wants: dict[str, Positions]) -> dict[str, str]:

@@ -78,6 +78,7 @@ class Softmax(_Positionwise):
             return super().flow(a, node)
         if columns.kind == "masked" and node.op == "Softmax":
             return replace(flow, columns=replace(columns, kind="zero"))
+        a.note(node, "attention without a causal mask: every query row sees the newest key")
         return without_columns(a, node.inputs[0])
 
 

@@ -74,16 +74,8 @@ class Reduce(Rule):
         return out.node("Mul", [name, out.constant(factor)])
 
     def _over(self, out: Emitter, node: Node, positions: Positions | None, op: str) -> str:
-        return reduction(out, op, out.take(node.inputs[0], positions), node)
-
-
-def reduction(out: Emitter, op: str, name: str, node: Node) -> str:
-    """A reduction with its axes where this opset wants them."""
-    axes, keep = node.attrs["axes"], node.attrs["keepdims"]
-    if op == "ReduceSum" or out.a.graph.opset >= 18:
-        constant = out.constant(np.array(axes, np.int64))
-        return out.node(op, [name, constant], {"keepdims": keep})
-    return out.node(op, [name], {"axes": axes, "keepdims": keep})
+        axes, keepdims = node.attrs["axes"], node.attrs["keepdims"]
+        return out.reduce(op, out.take(node.inputs[0], positions), axes, keepdims)
 
 
 @register("CumSum")

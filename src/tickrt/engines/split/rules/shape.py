@@ -57,6 +57,8 @@ class Reshape(Rule):
         kept = _kept(source, target, flow.axis)
         if kept is not None:
             return self._keep(a, node, flow, kept)
+        if source[flow.axis] == 1:
+            return Flow(None, flow.fresh)
         if flow.columns is not None:
             return "attention scores are reshaped across time"
         merged = _merged(source, target, flow.axis)
