@@ -29,7 +29,7 @@ _POINTER = ir.IntType(8).as_pointer()
 _ZERO = ir.Constant(ir.IntType(32), 0)
 
 
-class Ref(types.Type):  # type: ignore[misc]
+class Ref(types.Type):
     """The Numba type of a reference to a NamedTuple of type `target`."""
 
     def __init__(self, target: types.NamedTuple) -> None:
@@ -38,13 +38,13 @@ class Ref(types.Type):  # type: ignore[misc]
 
 
 @register_model(Ref)
-class _RefModel(models.PrimitiveModel):  # type: ignore[misc]
+class _RefModel(models.PrimitiveModel):
     def __init__(self, manager: Any, kind: Ref) -> None:
         super().__init__(manager, kind, _POINTER)
 
 
 @infer_getattr
-class _RefAttributes(AttributeTemplate):  # type: ignore[misc]
+class _RefAttributes(AttributeTemplate):
     key = Ref
 
     def generic_resolve(self, ref: Ref, name: str) -> types.Type | None:
@@ -85,7 +85,7 @@ def _store(context: Any, builder: Any, target: Any, pointer: Any, value: Any) ->
             builder.store(part, field)
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def _by_ref(typingctx: Any, value: Any) -> Any:
     def codegen(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
         with builder.goto_entry_block():

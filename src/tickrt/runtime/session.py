@@ -157,7 +157,7 @@ class Session:
             "events_per_s": report["events"] / wall_s if wall_s > 0 else 0.0,
             "compile_s": self.compile_s,
             "startup_s": self.startup_s,
-            "floor": floor(ticks_per_ns()),
+            "floor": floor(),
             "machine": machine_info(),
             "config": self.config.model_dump(mode="json"),
         }
