@@ -25,8 +25,8 @@ from tickrt.feeds.captures import Capture, Progress, detect
 from tickrt.feeds.codec_binance import BinanceCodec, OnGap
 from tickrt.feeds.codec_gdax import GdaxCodec
 from tickrt.feeds.order import order_events, shift_local_clock
-from tickrt.market import io
 from tickrt.market.instrument import KNOWN
+from tickrt.market.io import save_events
 from tickrt.market.types import (
     BATCH_END,
     BBO,
@@ -93,21 +93,15 @@ def convert(
     files = _paths(paths)
     snapshots = _paths(snapshot) if snapshot is not None else []
     path = Path(out)
-    if not files:
-        raise ConfigError("convert: no capture given: name one or more files")
-    if path.suffix != ".npz":  # said before the work, not after it
-        raise ConfigError(f"{path}: expected an output file whose name ends in .npz")
-    if on_gap not in ("error", "resync"):
-        raise ConfigError(f"on_gap: expected error or resync, got {on_gap!r}")
-    if base_latency_ns < 0:
-        raise ConfigError(f"base_latency_ns: expected 0 or more, got {base_latency_ns}")
+    _check(files, path, on_gap, base_latency_ns)
     family = _family(files, kind)
+    order = snapshots + files if family == "gdax" else files
+    capture = Capture(order, progress=progress, allow_truncated=on_gap == "resync")
     if family == "gdax":
-        decoded = _gdax(snapshots + files, symbol or "BTC-USD", progress)
+        decoded = _gdax(capture, symbol or "BTC-USD")
         decoded.events["local_ts"] += base_latency_ns
         shift, smallest = base_latency_ns, 0
     else:
-        capture = Capture(files, progress=progress, allow_truncated=on_gap == "resync")
         codec = BinanceCodec(symbol=symbol, on_gap=on_gap, keep_bbo=keep_bbo)
         decoded = _binance(capture, codec, snapshots)
         if kind not in ("auto", "binance", decoded.kind):
@@ -121,7 +115,7 @@ def convert(
         "smallest_latency_ns": smallest,
         "local_time": "recorded" if family == "binance" else "exchange time + base latency",
     }
-    io.save_events(path, events, meta)
+    save_events(path, events, meta)
     local = events["local_ts"][(events["ev"] & np.uint64(LOCAL)) != 0]
     return {
         **meta,
@@ -148,6 +142,18 @@ def _paths(paths: PathLike | Sequence[PathLike]) -> list[Path]:
     if isinstance(paths, (str, Path)):
         paths = [paths]
     return [Path(path) for path in paths]
+
+
+def _check(files: list[Path], out: Path, on_gap: str, base_latency_ns: int) -> None:
+    """Arguments that cannot be: said before the work, not after it."""
+    if not files:
+        raise ConfigError("convert: no capture given: name one or more files")
+    if out.suffix != ".npz":
+        raise ConfigError(f"{out}: expected an output file whose name ends in .npz")
+    if on_gap not in ("error", "resync"):
+        raise ConfigError(f"on_gap: expected error or resync, got {on_gap!r}")
+    if base_latency_ns < 0:
+        raise ConfigError(f"base_latency_ns: expected 0 or more, got {base_latency_ns}")
 
 
 def _family(files: list[Path], kind: str) -> str:
@@ -221,9 +227,9 @@ def _external_snapshot(
         return
 
 
-def _gdax(files: list[Path], symbol: str, progress: Progress | None) -> _Decoded:
-    order = sorted(files, key=lambda path: detect(path) != "gdax_snapshot")
-    capture, codec, buffer = Capture(order, progress=progress), GdaxCodec(), EventBuffer()
+def _gdax(capture: Capture, symbol: str) -> _Decoded:
+    capture.paths.sort(key=lambda path: detect(path) != "gdax_snapshot")
+    codec, buffer = GdaxCodec(), EventBuffer()
     try:
         for raw in capture:
             codec.decode(raw, -1, buffer)
@@ -232,7 +238,17 @@ def _gdax(files: list[Path], symbol: str, progress: Progress | None) -> _Decoded
         if str(error).startswith(capture.path.name):
             raise
         raise _located(error, capture.where) from None
-    messages = {"snapshot_levels": codec.levels, "updates": codec.updates}
+    broken_off = [path.name for path in capture.truncated]
+    if capture.truncated and capture.truncated != capture.paths[-1:]:
+        raise DataError(
+            f"{broken_off[0]}: the gzip data breaks off and what follows cannot be connected: "
+            "copy the file again"
+        )
+    messages = {
+        "snapshot_levels": codec.levels,
+        "updates": codec.updates,
+        "truncated_files": broken_off,
+    }
     return _Decoded(buffer.events, symbol, "gdax", messages, [])
 
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from tickrt.feeds.convert import count_events
 from tickrt.feeds.replay import Replay, guess_tick_size, replay_book
-from tickrt.market import io
+from tickrt.market.io import load_events
 from tickrt.market.types import KIND_MASK, LOCAL, TRADE
 
 __all__ = ["describe"]
@@ -34,7 +34,7 @@ def describe(path: str | Path, *, tick_size: float | None = None) -> dict[str, A
     Raises:
         DataError: the file is not an event file, or is damaged.
     """
-    file = io.load_events(path)
+    file = load_events(path)
     events, meta = file.data, dict(file.meta or {})
     counts = count_events(events)
     batches, rows = counts.pop("batches"), counts.pop("rows")

@@ -6,7 +6,8 @@ release and loaded with acquire order by the other side, so an event is complete
 and has been read before its slot is written again.
 
 The hot loop does not copy: it reads `view.events[q & view.mask]` in place for q below
-`load_acquire(view.published)` and gives slots back with `store_release(view.consumed, q)`.
+`load_acquire(view.published)` and gives slots back with `store_release(view.consumed, q)`. To end,
+it looks at `load_acquire(view.closed)` first and at `published` once more after it.
 """
 
 from __future__ import annotations
@@ -67,6 +68,18 @@ def pop(view, out, stamps):
         stamps[i] = view.stamps[slot]
     store_release(view.consumed, tail + count)
     return count
+
+
+@kernel
+def close(view):
+    """Set the closed flag, after everything that was published."""
+    store_release(view.closed, 1)
+
+
+@kernel
+def is_closed(view):
+    """Read the closed flag; what was published before it was set can be read after."""
+    return load_acquire(view.closed) != 0
 
 
 @kernel

@@ -161,7 +161,7 @@ class Ring:
     @property
     def closed(self) -> bool:
         """Whether the producer said that nothing more will come."""
-        return bool(self._header[_CLOSED])
+        return bool(kernels.is_closed(self.view))
 
     def publish(self, events: Events) -> int:
         """Publish from the front of `events` what there is room for, without waiting.
@@ -203,7 +203,7 @@ class Ring:
 
     def close(self) -> None:
         """Producer: mark the end. The consumer still reads what was published."""
-        self._header[_CLOSED] = 1
+        kernels.close(self.view)
 
     def unlink(self) -> None:
         """Creator: remove the name. The memory lives as long as anyone has it mapped.

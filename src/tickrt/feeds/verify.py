@@ -21,7 +21,7 @@ import numpy.typing as npt
 from tickrt.errors import DataError
 from tickrt.feeds.captures import Capture, Progress
 from tickrt.feeds.replay import guess_tick_size, replay_book
-from tickrt.market import io
+from tickrt.market.io import load_events
 from tickrt.market.types import DEPTH, KIND_MASK
 
 __all__ = ["Tickers", "read_tickers", "verify_best"]
@@ -61,7 +61,7 @@ def verify_best(
         DataError: a file is unusable, the event file has no update ids, or the captures hold no
             bookTicker of its symbol.
     """
-    file = io.load_events(path)
+    file = load_events(path)
     events = file.data
     if tick_size is None:
         tick_size = file.instrument.tick_size if file.instrument else guess_tick_size(events)

@@ -309,7 +309,7 @@ def gdax(tmp_path):
 def test_gdax_files(gdax, out):
     summary = convert([gdax / name for name in ("one.csv", "two.csv", "asks.csv", "bids.csv")], out)
     assert (summary["symbol"], summary["source"]["kind"]) == ("BTC-USD", "gdax")
-    assert summary["messages"] == {"snapshot_levels": 2, "updates": 2}
+    assert (summary["messages"]["snapshot_levels"], summary["messages"]["updates"]) == (2, 2)
     assert (summary["events"], summary["batches"]) == (5, 3)
     data = load_events(out).data
     assert (data["local_ts"] - data["exch_ts"]).tolist() == [1_000_000] * 5
@@ -329,3 +329,21 @@ def test_gdax_files(gdax, out):
 def test_gdax_files_that_are_wrong(gdax, out, names, message):
     with pytest.raises(DataError, match=message):
         convert([gdax / name for name in names], out)
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_gdax_file_that_breaks_off(gdax, out, last):
+    rows = "".join(f"buy,10.4,{i},2018-04-24T03:52:17.{i}Z\n" for i in range(300, 900))
+    whole = gzip.compress(("side,price,size,time\n" + rows).encode())
+    (gdax / "one.csv").write_bytes(whole[: len(whole) // 2])
+    paths = [gdax / name for name in ("asks.csv", "bids.csv", "one.csv", "two.csv")]
+    paths = paths[:3] if last else paths
+    with pytest.raises(DataError, match=r"one\.csv:\d+: the gzip data breaks off"):
+        convert(paths, out)
+    if last:
+        summary = convert(paths, out, on_gap="resync")
+        assert summary["messages"]["truncated_files"] == ["one.csv"]
+        assert 50 < summary["messages"]["updates"] < 600
+    else:
+        with pytest.raises(DataError, match="cannot be connected"):
+            convert(paths, out, on_gap="resync")

@@ -179,7 +179,8 @@ def test_recorded_gdax_session(market_data, tmp_path):
     names = ["snapshot_asks", "snapshot_bids", *(f"l2update_15min_{i}" for i in range(1, 5))]
     out = tmp_path / "events.npz"
     summary = convert([market_data / "gdax" / f"{name}.csv.gz" for name in names], out)
-    assert summary["messages"] == {"snapshot_levels": 13_741 + 14_078, "updates": 193_848}
+    assert summary["messages"]["snapshot_levels"] == 13_741 + 14_078
+    assert summary["messages"]["updates"] == 193_848
     info = describe(out)
     assert info["book"]["crossed_batches"] == info["book"]["refused_events"] == 0
     assert info["book"]["one_sided_batches"] == 0
