@@ -44,15 +44,15 @@ _TIME_STEPS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 
 
 
 def stage_name(stage: str) -> str:
-    """``tick_to_order`` as people write it."""
-    return "tick-to-order" if stage == "tick_to_order" else stage.replace("_", " ")
+    """``tick_to_order`` as people write it: tick-to-order."""
+    return stage.replace("_", "-" if stage.startswith("tick_to_") else " ")
 
 
 def ordered_stages(latency: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """The stages that recorded something, tick-to-order first, then in the order of the path."""
+    """The stages that took any time, tick-to-order first, then in the order of the path."""
     known = [s for s in STAGES if s in latency]
     stages = known + [s for s in latency if s not in STAGES]
-    return [s for s in stages if latency[s].get("count")]
+    return [s for s in stages if latency[s].get("count") and latency[s].get("max")]
 
 
 def _log_bounds(values: Sequence[float]) -> tuple[float, float]:

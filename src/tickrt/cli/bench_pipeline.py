@@ -1,0 +1,124 @@
+"""``tickrt bench pipeline``."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tickrt.cli import options
+
+if TYPE_CHECKING:
+    from tickrt.config import SessionConfig
+
+__all__ = ["pipeline"]
+
+SIMULATED_EVENTS = 1_000_000
+STAGES = ("tick_to_order", "book", "features", "engine", "decision")
+
+
+def _config(data: Path, spec: str) -> SessionConfig:
+    """An order on every row: the null engine always says up, and nothing holds the taker back."""
+    from tickrt.config import SessionConfig, StrategySettings
+    from tickrt.strategy.params import TakerParams
+    from tickrt.strategy.risk import RiskLimits
+
+    many = 1_000_000_000
+    policy = TakerParams(max_position_lots=many, cooldown_ns=0, max_spread_ticks=many)
+    risk = RiskLimits(
+        max_data_age_ns=many * 1000,
+        max_order_notional=1e15,
+        price_collar=0.5,
+        max_position_lots=many,
+        duplicate_ns=0,
+        max_messages=1024,
+        message_window_ns=1,
+        max_executions=many,
+    )
+    strategy = StrategySettings(spec=spec, policy=policy, risk=risk)
+    return SessionConfig(data=(data,), strategies=(strategy,), backend="null")
+
+
+def _measure(data: Path, spec: str, repeat: int, quiet: bool) -> dict[str, Any]:
+    """The best of `repeat` runs: the one that other work on the machine disturbed least."""
+    from tickrt.cli.progress import bar, working
+    from tickrt.runtime.session import Session
+
+    reports = []
+    for i in range(repeat):
+        with working(f"{spec}: loading and compiling", quiet):
+            session = Session(_config(data, spec))
+        with session, bar(f"{spec}: {i + 1} of {repeat}", quiet) as report:
+            reports.append(session.run(progress=report))
+    best = max(reports, key=lambda r: r["events_per_s"])
+    return {
+        "spec": spec,
+        **{k: best[k] for k in ("events", "rows", "orders", "events_per_s", "compile_s")},
+        "latency_us": {stage: best["latency_us"][stage] for stage in STAGES},
+        "floor": best["floor"],
+        "machine": best["machine"],
+    }
+
+
+def _print(results: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from tickrt.observe.svg import duration
+    from tickrt.observe.words import number
+
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
+    table.add_column("spec")
+    for column in ("events/s", "orders", "tick-to-order p50", "p99", "p99.9", "book", "features"):
+        table.add_column(column, justify="right")
+    for result in results:
+        latency = result["latency_us"]
+        total = latency["tick_to_order"]
+        table.add_row(
+            result["spec"],
+            number(round(result["events_per_s"])),
+            number(result["orders"]),
+            *(duration(total[name]) for name in ("p50", "p99", "p999")),
+            *(duration(latency[stage]["p50"]) for stage in ("book", "features")),
+        )
+    Console(highlight=False).print(table)
+
+
+def pipeline(
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", "-d", help="Event file; default: a simulated million events."),
+    ] = None,
+    spec: Annotated[
+        list[str], typer.Option("--spec", "-s", help="Feature spec; repeat for several.")
+    ] = ["light", "l2_100x100"],  # noqa: B006 - typer copies it
+    repeat: Annotated[int, typer.Option(min=1, help="Runs per spec; the best counts.")] = 3,
+    as_json: options.Json = False,
+) -> None:
+    """Measure the loop without a model: tick in, order out, on every row.
+
+    The engine is `null` and answers at once, so this is what tickrt itself costs
+    on this machine: book, features, policy, risk and the clock reads in between.
+
+    [bold]Examples[/bold]
+
+    \b
+      tickrt bench pipeline
+      tickrt bench pipeline --data btc.npz --spec light --json
+    """
+    from tickrt.cli.data_simulate import simulate_file
+    from tickrt.cli.output import print_json
+
+    with tempfile.TemporaryDirectory(prefix="tickrt-bench-") as folder:
+        if data is None:
+            data = Path(folder) / "simulated.npz"
+            simulate_file(
+                data, seconds=None, events=SIMULATED_EVENTS, seed=1, symbol="SIM", quiet=as_json
+            )
+        results = [_measure(data, name, repeat, as_json) for name in spec]
+    if as_json:
+        print_json(results)
+    else:
+        _print(results)

@@ -1,0 +1,43 @@
+"""``tickrt data info``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tickrt.cli import options
+
+__all__ = ["info"]
+
+
+def info(
+    file: Annotated[Path, typer.Argument(help="An event file: ours or hftbacktest's.")],
+    tick_size: Annotated[
+        float | None,
+        typer.Option(help="Price step, where the file does not say; default: guessed."),
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Say what is in an event file: times, kinds, prices, levels, gaps.
+
+    The events are played through a book, so crossed batches and events that the
+    book refuses are counted too.
+
+    [bold]Examples[/bold]
+
+    \b
+      tickrt data info btc.npz
+      tickrt data info foreign.npz --tick-size 0.1 --json
+    """
+    from tickrt.cli.output import print_facts, print_json
+    from tickrt.cli.progress import working
+    from tickrt.feeds.info import describe
+
+    with working("reading", as_json):
+        facts = describe(file, tick_size=tick_size)
+    if as_json:
+        print_json(facts)
+    else:
+        print_facts(str(file), facts)

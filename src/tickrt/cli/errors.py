@@ -1,0 +1,63 @@
+"""How the command line tells that something is wrong: one line on stderr, exit code 2.
+
+Entry points: `exit_code(call)`, `validated()`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from tickrt.errors import ConfigError, TickrtError
+
+__all__ = ["exit_code", "validated"]
+
+
+def _say(message: str) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    line = Text("error: ", style="bold red").append(message, style="red")
+    Console(stderr=True, soft_wrap=True, highlight=False).print(line)
+
+
+def exit_code(call: Callable[[], object]) -> int:
+    """What `call` ends with. An error of ours or of the file system is printed, never a traceback;
+    any other exception is a bug and passes."""
+    try:
+        call()
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except TickrtError as error:
+        _say(str(error))
+        return 2
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _say(f"{error.filename}: {error.strerror or error}")
+        return 2
+    return 0
+
+
+@contextmanager
+def validated() -> Iterator[None]:
+    """Turn pydantic's error into ours: ``data: field required``, one clause per problem.
+
+    Raises:
+        ConfigError: instead of ``pydantic.ValidationError``.
+    """
+    from pydantic import ValidationError
+
+    try:
+        yield
+    except ValidationError as error:
+        problems = [
+            f"{'.'.join(map(str, item['loc'])) or error.title}: {item['msg']}"
+            for item in error.errors(include_url=False)
+        ]
+        raise ConfigError("; ".join(problems)) from None
