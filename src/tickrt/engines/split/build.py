@@ -82,7 +82,8 @@ class SplitResult:
     Attributes:
         window, time_axis: T, and its axis in the window input.
         input, known, newest: names of the window input and of its two parts.
-        states: what goes from `pre` to `step`.
+        states: what goes from `pre` to `step`; where there is none (only the newest row counts),
+            `pre` is None and `step` is not.
         costs: multiply-adds by output.
         reasons: operators that were not split, and why.
         advance: the bank graph under window semantics, or the next-state graph when `stateful`.
@@ -217,14 +218,18 @@ def _split(graph: Graph, stateful: bool, model: onnx.ModelProto) -> SplitResult:
         {o: step.resolve(n) for o, n in answers.items()},
     )
     known_port = Port(f"{graph.input}_known", dtype, tuple(known))
-    pre_built = finish(
-        graph,
-        "pre",
-        pre_nodes,
-        pre.constants,
-        [known_port],
-        state_ports,
-        {n: pre.resolve(r) for n, r in wanted.items()},
+    pre_built = (
+        None
+        if not states
+        else finish(
+            graph,
+            "pre",
+            pre_nodes,
+            pre.constants,
+            [known_port],
+            state_ports,
+            {n: pre.resolve(r) for n, r in wanted.items()},
+        )
     )
     costs = _costs(graph, step_built, pre_built)
     base = SplitResult(
@@ -234,7 +239,7 @@ def _split(graph: Graph, stateful: bool, model: onnx.ModelProto) -> SplitResult:
         row_shape=tuple(d for i, d in enumerate(row) if i not in (0, graph.time_axis)),
         stateful=stateful,
         outputs=tuple(graph.outputs),
-        pre=pre_built.model,
+        pre=pre_built.model if pre_built else None,
         step=step_built.model,
         advance=None,
         states=states,
@@ -309,22 +314,23 @@ def _states(a: Analysis, step: Emitter) -> tuple[State, ...]:
     return tuple(found)
 
 
-def _costs(graph: Graph, step: Built, pre: Built) -> tuple[OutputCost, ...]:
+def _costs(graph: Graph, step: Built, pre: Built | None) -> tuple[OutputCost, ...]:
     found = []
     for output in graph.outputs:
         whole, _ = cost.needed_for(graph.nodes, output)
         on, reads = cost.needed_for(step.nodes, output)
-        off: dict[int, object] = {}
-        for state in pre.outputs:
-            if state in reads:
-                off.update({id(n): n for n in cost.needed_for(pre.nodes, state)[0]})
-        off_nodes = [n for n in pre.nodes if id(n) in off]
+        off = 0
+        if pre is not None:
+            needed = [
+                n for s in pre.outputs if s in reads for n in cost.needed_for(pre.nodes, s)[0]
+            ]
+            off = cost.macs(list({id(n): n for n in needed}.values()), pre.shapes)
         found.append(
             OutputCost(
                 output,
                 cost.macs(whole, graph.shapes),
                 cost.macs(on, step.shapes),
-                cost.macs(off_nodes, pre.shapes),
+                off,
             )
         )
     return tuple(found)

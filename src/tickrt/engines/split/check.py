@@ -104,20 +104,20 @@ def verify(
     Raises:
         SplitError: the model was not split, or there are too few rows.
     """
-    if result.step is None or result.pre is None:
+    if result.step is None:
         raise SplitError(f"nothing to verify: {result.why_not}")
     if len(rows) < result.window:
         raise SplitError(f"{len(rows)} rows: a window needs {result.window}")
     windows = windows_of(result, rows)
-    full, pre, step = (_session(m) for m in (model, result.pre, result.step))
-    chunk = _CHUNK if _open_batch(result.step, result.newest) else windows.shape[0:0] or 1
-    chunk = chunk if isinstance(chunk, int) else 1
+    full, step = _session(model), _session(result.step)
+    pre = _session(result.pre) if result.pre else None
+    chunk = _CHUNK if _open_batch(result.step, result.newest) else 1
     count, errors, largest = 0, dict.fromkeys(result.outputs, 0.0), 0.0
     known = slice(0, result.window - 1)
     for first in range(0, len(windows), chunk):
         part = np.ascontiguousarray(windows[first : first + chunk])
         expected = full.run(list(result.outputs), {result.input: part})
-        states = _run(pre, {result.known: _cut(part, result.time_axis, known)})
+        states = _run(pre, {result.known: _cut(part, result.time_axis, known)}) if pre else {}
         newest = _cut(part, result.time_axis, slice(result.window - 1, None))
         got = _run(step, {result.newest: newest, **states})
         for name, want in zip(result.outputs, expected, strict=True):
@@ -191,15 +191,17 @@ def measure(
     Args:
         seconds: about how long to measure in all; each graph runs at least 20 times.
     """
-    if result.step is None or result.pre is None:
+    if result.step is None:
         raise SplitError(f"nothing to measure: {result.why_not}")
     rows = random_rows(result, result.window, seed)
     window = np.ascontiguousarray(windows_of(result, rows))
     newest = _cut(window, result.time_axis, slice(result.window - 1, None))
     known = _cut(window, result.time_axis, slice(0, result.window - 1))
     calls = {"full": _Call(model, {result.input: window})}
-    calls["pre"] = _Call(result.pre, {result.known: known})
-    states = _run(calls["pre"].session, {result.known: known})
+    states: dict[str, Array] = {}
+    if result.pre is not None:
+        calls["pre"] = _Call(result.pre, {result.known: known})
+        states = _run(calls["pre"].session, {result.known: known})
     calls["step"] = _Call(result.step, {result.newest: newest, **states})
     if result.bank:
         bank = {entry.name: entry.start for entry in result.bank}
@@ -214,7 +216,9 @@ def measure(
         for call in calls.values():
             call.repeat(max(1, min(20, int(2e-3 / max(1e-6, call.last)))))
     figures = {name: call.figures() for name, call in calls.items()}
-    return Timing(figures["full"], figures["step"], figures["pre"], figures.get("advance"))
+    nothing = {"p50": 0.0, "p99": 0.0, "n": 0.0}
+    pre = figures.get("pre", nothing)
+    return Timing(figures["full"], figures["step"], pre, figures.get("advance"))
 
 
 class _Call:

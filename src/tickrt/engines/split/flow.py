@@ -129,6 +129,14 @@ class Analysis:
         axis = self.flow(tensor).axis
         return (0,) if axis is None else tuple(range(self.graph.shapes[tensor][axis]))
 
+    def late(self, tensor: str) -> frozenset[int]:
+        """Positions that only `step` can give: the fresh ones, and every one where a known row
+        still has fresh columns (scores before their mask)."""
+        flow = self.flow(tensor)
+        if flow.columns is not None and flow.columns.kind == "fresh":
+            return frozenset(self.positions(tensor))
+        return flow.fresh
+
     def all_fresh(self, length: int) -> frozenset[int]:
         """Every position of a time axis of this length."""
         return frozenset(range(length))
