@@ -133,6 +133,9 @@ class Pad(Rule):
         begin, end = node.attrs["pads"][flow.axis], node.attrs["pads"][rank + flow.axis]
         if (begin or end) and (node.attrs["mode"] != "constant" or begin < 0 or end < 0):
             return f"padding along time in mode {node.attrs['mode']!r}"
+        length = a.graph.shapes[node.outputs[0]][flow.axis]
+        if len(flow.fresh) == length - begin - end:
+            return Flow(flow.axis, a.all_fresh(length))
         return Flow(flow.axis, frozenset(p + begin for p in flow.fresh))
 
     def emit(self, out: Emitter, node: Node, wants: dict[str, Positions]) -> dict[str, str]:

@@ -82,6 +82,9 @@ class Pool(Rule):
         if slide is None:
             return flow if flow.axis != 1 or not flow.fresh else self.on_channels(a, node, flow)
         outputs = a.graph.shapes[node.outputs[0]][flow.axis or 0]
+        everything = frozenset(range(slide.length))
+        if not all(slide.touches(p, everything) for p in range(outputs)):
+            return "some of its outputs see nothing but padding"
         fresh = frozenset(p for p in range(outputs) if slide.touches(p, flow.fresh))
         return Flow(flow.axis, fresh)
 

@@ -1,0 +1,186 @@
+"""``tickrt split``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tickrt.cli import options
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from tickrt.engines.split import Parity, SplitResult, Timing
+
+__all__ = ["split"]
+
+_RANDOM_WINDOWS = 64
+
+
+def split(
+    model: Annotated[
+        str, typer.Argument(help="A shipped model (see: tickrt models) or an ONNX file.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Write pre.onnx, step.onnx, advance.onnx and SVG here."),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", "-d", help="Event file: check parity on its rows too."),
+    ] = None,
+    spec: Annotated[
+        str | None,
+        typer.Option("--spec", "-s", help="Feature spec for --data; default: the model's own."),
+    ] = None,
+    windows: Annotated[
+        int, typer.Option(min=1, help="Consecutive windows of --data to compare.")
+    ] = 1000,
+    stateful: Annotated[
+        bool,
+        typer.Option("--stateful", help="The model was trained with carried state."),
+    ] = False,
+    window: Annotated[
+        int | None, typer.Option(min=2, help="Rows, where the model leaves its window open.")
+    ] = None,
+    time_axis: Annotated[
+        int | None, typer.Option(min=1, help="Axis of time in the input; default: last but one.")
+    ] = None,
+    seconds: Annotated[
+        float, typer.Option(min=0.0, help="How long to measure times; 0: do not.")
+    ] = 1.0,
+    as_json: options.Json = False,
+) -> None:
+    """Split a model into the rows already known and the newest row.
+
+    Prints what is left on the path, what had to stay there and why, and whether the two halves
+    give the same result as the whole. Exit code 1 when they do not.
+
+    [bold]Examples[/bold]
+
+    \b
+      tickrt split seed_lstm
+      tickrt split my.onnx -o out/split --data btcusd.npz --spec l2_100x100
+    """
+    import onnx
+
+    from tickrt.cli.progress import working
+    from tickrt.engines.split import measure, verify, write
+    from tickrt.engines.split import split as split_model
+    from tickrt.engines.split.check import random_rows
+    from tickrt.engines.split.draw import draw
+    from tickrt.models import find_model
+
+    files = find_model(model)
+    whole = onnx.load(str(files.onnx))
+    with working("splitting", as_json):
+        result = split_model(whole, stateful=stateful, window=window, time_axis=time_axis)
+    facts: dict[str, Any] = {"model": str(files.onnx), **result.summary()}
+    parities: dict[str, Parity] = {}
+    timing: Timing | None = None
+    if result.is_split:
+        with working("comparing with the whole model", as_json):
+            rows = random_rows(result, result.window + _RANDOM_WINDOWS - 1)
+            parities["random"] = verify(result, whole, rows)
+            if data is not None:
+                real = _rows(data, spec or files.spec, result, windows)
+                parities["real"] = verify(result, whole, real)
+        if seconds:
+            with working("measuring", as_json):
+                timing = measure(result, whole, seconds=seconds)
+        if out is not None:
+            facts["files"] = [str(path) for path in write(result, out)]
+            drawing = out / "split.svg"
+            drawing.write_text(draw(result), encoding="utf-8")
+            facts["files"].append(str(drawing))
+    facts["parity"] = {name: _parity(p) for name, p in parities.items()}
+    facts["times_us"] = _times(timing) if timing else None
+    _show(facts, result, as_json)
+    if not all(p.ok for p in parities.values()):
+        raise typer.Exit(1)
+
+
+def _rows(
+    data: Path, spec: str | Path | None, result: SplitResult, windows: int
+) -> npt.NDArray[np.float32]:
+    """Consecutive rows of an event file, normalised as the loop does.
+
+    Raises:
+        ConfigError: no spec is known, or it makes rows of another width than the model's.
+    """
+    from tickrt.errors import ConfigError
+    from tickrt.features.spec import load_spec
+    from tickrt.models.dataset import load_session
+    from tickrt.models.train import normalised
+
+    if spec is None:
+        raise ConfigError("--data needs a feature spec: give --spec")
+    loaded = load_spec(spec)
+    if (loaded.width,) != result.row_shape[-1:]:
+        raise ConfigError(
+            f"--spec {loaded.name}: rows of {loaded.width} numbers, the model reads "
+            f"{result.row_shape[-1]}"
+        )
+    session = load_session(data, loaded, horizon_ns=1)
+    return normalised(session.rows, loaded)[: result.window + windows - 1]
+
+
+def _parity(parity: Parity) -> dict[str, Any]:
+    return {
+        "ok": parity.ok,
+        "windows": parity.windows,
+        "max_abs": parity.max_abs,
+        "max_rel": parity.max_rel,
+        "by_output": parity.by_output,
+        "advance_rel": parity.advance_rel,
+    }
+
+
+def _times(timing: Timing) -> dict[str, Any]:
+    parts = {"full": timing.full, "step": timing.step, "pre": timing.pre}
+    if timing.advance:
+        parts["advance"] = timing.advance
+    return {
+        **{name: {k: v for k, v in part.items() if k != "n"} for name, part in parts.items()},
+        "off_path": timing.off_path,
+        "rows_per_second": timing.ticks_per_second,
+    }
+
+
+def _show(facts: dict[str, Any], result: SplitResult, as_json: bool) -> None:
+    from tickrt.cli.output import print_facts, print_json
+
+    if as_json:
+        print_json(facts)
+        return
+    if not result.is_split:
+        print_facts("not split: runs whole", {"model": facts["model"], "why": result.why_not})
+        return
+    shown: dict[str, Any] = {"model": facts["model"], "window": f"{result.window} rows"}
+    for cost in result.costs:
+        shown[f"{cost.name}: multiply-adds"] = (
+            f"{cost.on_path:,} on the path, {cost.off_path:,} off it, "
+            f"{cost.full:,} in the whole model ({cost.share:.2%} on the path)"
+        )
+    shown["states"] = f"{len(result.states)}, {result.state_bytes:,} bytes"
+    shown["advance"] = "yes" if result.advance is not None else f"no: {result.no_advance}"
+    for name, parity in facts["parity"].items():
+        verdict = "equal" if parity["ok"] else "DIFFERENT"
+        shown[f"parity on {name} rows"] = (
+            f"{verdict}: {parity['max_rel']:.1e} relative, {parity['max_abs']:.1e} absolute, "
+            f"{parity['windows']} windows"
+        )
+    if facts["times_us"]:
+        for name in ("full", "step", "pre", "advance"):
+            if name in facts["times_us"]:
+                part = facts["times_us"][name]
+                shown[f"{name}, p50 / p99"] = f"{part['p50']:.1f} / {part['p99']:.1f} µs"
+        shown["off the path"] = facts["times_us"]["off_path"]
+    for reason in result.reasons:
+        shown[f"not split: {reason.op} {reason.node}"] = reason.why
+    for path in facts.get("files", ()):
+        shown[f"wrote {Path(path).name}"] = path
+    print_facts("split", shown)
