@@ -26,7 +26,7 @@ from __future__ import annotations
 import numpy as np
 
 from tickrt.intrinsics import leading_zeros
-from tickrt.jit import inline_kernel, kernel
+from tickrt.jit import inline_kernel, inner, kernel
 from tickrt.market.types import CLEAR, DEPTH, KIND_MASK, SNAPSHOT
 
 # Columns of `head`. ANCHOR_* are keys; BEST_* are ticks. Pairs are adjacent: `NAME_BID + side`.
@@ -47,7 +47,7 @@ _ONE = np.uint64(1)
 _NONE = np.uint64(0)
 
 
-@kernel
+@inner
 def _below(book, s, side, index):
     """The highest occupied ladder index <= `index`; -1 where there is none."""
     if index < 0:
@@ -70,7 +70,7 @@ def _below(book, s, side, index):
     return (w << 6) + 63 - leading_zeros(book.bits[s, side, w])
 
 
-@inline_kernel
+@inner
 def _mark(book, s, side, index):
     """Note that ladder level `index` is occupied."""
     w = index >> 6
@@ -78,7 +78,7 @@ def _mark(book, s, side, index):
     book.summary[s, side, w >> 6] |= _ONE << np.uint64(w & 63)
 
 
-@inline_kernel
+@inner
 def _unmark(book, s, side, index):
     """Note that ladder level `index` is empty."""
     w = index >> 6
@@ -88,14 +88,14 @@ def _unmark(book, s, side, index):
         book.summary[s, side, w >> 6] &= ~(_ONE << np.uint64(w & 63))
 
 
-@kernel
+@inner
 def _far_home(tick, mask):
     """The far slot where `tick` would like to be; 63-bit arithmetic, so it cannot overflow."""
     folded = (tick ^ (tick >> 31)) & 0x7FFFFFFF
     return ((folded * 2654435769) >> 16) & mask
 
 
-@kernel
+@inner
 def _far_find(book, s, side, tick):
     """The far slot that holds `tick`, or the empty one where it belongs."""
     mask = book.far_tick.shape[2] - 1
@@ -105,7 +105,7 @@ def _far_find(book, s, side, tick):
     return slot
 
 
-@kernel
+@inner
 def _far_set(book, s, side, tick, qty):
     """Write a level into the far table, or take it out (`qty` 0); -> False where it is full."""
     slot = _far_find(book, s, side, tick)
@@ -123,7 +123,7 @@ def _far_set(book, s, side, tick, qty):
     return True
 
 
-@kernel
+@inner
 def _far_remove(book, s, side, slot):
     """Empty `slot` and close the gap: pull back each follower that may lie nearer to its home."""
     mask = book.far_tick.shape[2] - 1
@@ -140,7 +140,7 @@ def _far_remove(book, s, side, slot):
     book.head[s, FAR_BID + side] -= 1
 
 
-@kernel
+@inner
 def _far_best(book, s, side):
     """The best key in the far table; `NO_BID` where it is empty."""
     sign = 1 - 2 * side
@@ -151,7 +151,7 @@ def _far_best(book, s, side):
     return top
 
 
-@kernel
+@inner
 def _evict(book, s, side, w):
     """Move the levels of word `w` of the ladder into the far table, which has room for them."""
     sign = 1 - 2 * side
@@ -166,7 +166,7 @@ def _evict(book, s, side, w):
         book.head[s, LEVELS_BID + side] -= 1
 
 
-@kernel
+@inner
 def _shift(book, s, side, words):
     """Move every level of the ladder down by `words` words (up where negative)."""
     n_words = book.bits.shape[2]
@@ -191,7 +191,7 @@ def _shift(book, s, side, words):
         book.summary[s, side, u] = word
 
 
-@kernel
+@inner
 def _pull(book, s, side):
     """Move the levels of the far table that lie in the ladder's range into the ladder."""
     sign = 1 - 2 * side
@@ -209,7 +209,7 @@ def _pull(book, s, side):
             slot += 1
 
 
-@kernel
+@inner
 def _anchor(book, s, side, key):
     """Move the ladder so that `key` lies at 3/4 of it; -> False, unchanged: far table full."""
     size = book.qty.shape[2]
@@ -232,7 +232,7 @@ def _anchor(book, s, side, key):
     return True
 
 
-@kernel
+@inner
 def _sink(book, s, side, index):
     """The best level is gone and the next, `index` or -1 for none, lies low: move the ladder."""
     sign = 1 - 2 * side
@@ -248,7 +248,7 @@ def _sink(book, s, side, index):
         _anchor(book, s, side, key)  # downwards or of an empty ladder: cannot fail
 
 
-@kernel
+@inner
 def _erase(book, s, side, index):
     """Take the level at ladder `index`, which is occupied, out of the book."""
     book.qty[s, side, index] = 0.0
@@ -263,7 +263,7 @@ def _erase(book, s, side, index):
             book.head[s, BEST_BID + side] += (1 - 2 * side) * (next_index - index)
 
 
-@kernel
+@inner
 def _set_outside(book, s, side, tick, qty):
     """A level outside the ladder: a far one, or a new best that the ladder must follow."""
     sign = 1 - 2 * side
@@ -281,7 +281,7 @@ def _set_outside(book, s, side, tick, qty):
     return OK
 
 
-@kernel
+@inner
 def _clear_side(book, s, side):
     """Drop every level of a side."""
     for w in range(book.bits.shape[2]):
@@ -298,7 +298,7 @@ def _clear_side(book, s, side):
     book.head[s, BEST_BID + side] = (1 - 2 * side) * NO_BID
 
 
-@kernel
+@inner
 def _clear(book, s, ev, px):
     """CLEAR: a side's levels from the best to `px`; all of them where px is 0, NaN or infinite;
     both sides where the event names none."""
@@ -395,7 +395,7 @@ def best(book, s):
     return bid, bid_qty, ask, ask_qty
 
 
-@kernel
+@inner
 def _top_far(book, s, side, n, count, ticks, qtys):
     """Fill up the outputs from `count` to `n` with the best levels of the far table, sorted."""
     sign = 1 - 2 * side
