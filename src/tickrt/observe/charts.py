@@ -77,7 +77,7 @@ def latency_bars(latency: Mapping[str, Mapping[str, Any]], floor_us: float | Non
         return ""
     values = [latency[s][k] or 0 for s in stages for k in ("p50", "max")]
     low, high = _log_bounds([v for v in values if v])
-    plot = Plot(WIDTH, 40 + 44 * len(stages), left=120, right=24)
+    plot = Plot(WIDTH, 50 + 44 * len(stages), left=120, right=24)
     x = Log(low / 10 if min(values) <= low * 1.5 else low, high, *plot.x_range)
     plot.x_axis(x)
     _floor_line(plot, x, floor_us)

@@ -30,7 +30,18 @@ _LABELS = {
     "startup_s": "start to first tick",
 }
 _SHARES = {"fill_ratio", "hit_rate"}
-_COUNTS = ("events", "rows", "signals", "orders", "cancels", "fills")
+_COUNTS = (
+    "events",
+    "batches",
+    "rows",
+    "signals",
+    "intents",
+    "orders",
+    "cancels",
+    "fills",
+    "faults",
+    "fallback_decisions",
+)
 
 
 @dataclass(frozen=True)
