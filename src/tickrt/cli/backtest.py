@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,26 +12,55 @@ from tickrt.cli import options
 from tickrt.cli.options import Backend, Policy
 from tickrt.errors import ConfigError
 
+if TYPE_CHECKING:
+    from tickrt.backtest.latency import InferenceLatency
+
 __all__ = ["backtest", "parse_latency"]
 
 _VENUE = "The venue"
 
 
-def parse_latency(text: str) -> float | None:
-    """``measured`` → None, a number of microseconds → that number.
+class Queue(StrEnum):
+    """How our place in a queue advances when quantity before us is cancelled."""
+
+    RISK_ADVERSE = "risk_adverse"
+    LOG_PROB = "log_prob"
+    LOG_PROB2 = "log_prob2"
+    POWER_PROB = "power_prob"
+    POWER_PROB2 = "power_prob2"
+    POWER_PROB3 = "power_prob3"
+
+
+class Exchange(StrEnum):
+    """Whether an order can be filled in part."""
+
+    WHOLE = "whole"
+    PARTIAL = "partial"
+
+
+def parse_latency(text: str) -> InferenceLatency:
+    """``measured``, microseconds, or the path of a run's report.
 
     Raises:
-        ConfigError: anything else.
+        ConfigError: none of them.
+        DataError: the report cannot be read.
     """
+    from tickrt.backtest.latency import InferenceLatency
+
     if text == "measured":
-        return None
+        return InferenceLatency.measured()
     try:
         value = float(text)
     except ValueError:
-        value = -1.0
+        if not Path(text).exists():
+            expected = "'measured', microseconds, or a run's report.json"
+            raise ConfigError(f"--latency-us: expected {expected}, got {text!r}") from None
+        from tickrt.observe.report import load_report
+
+        return InferenceLatency.from_report(load_report(text))
     if not 0 <= value < 1e9:
-        raise ConfigError(f"--latency-us: expected 'measured' or microseconds, got {text!r}")
-    return value
+        raise ConfigError(f"--latency-us: expected 0 … 1e9 microseconds, got {text}")
+    return InferenceLatency.constant(round(value * 1000))
 
 
 def backtest(
@@ -46,18 +76,28 @@ def backtest(
     latency_us: Annotated[
         str,
         typer.Option(
-            metavar="US|measured",
-            help="Time charged from tick to order: microseconds, or what this machine measures "
-            "while it runs.",
+            metavar="US|measured|REPORT",
+            help="Time charged for each inference: microseconds; what it takes in this very "
+            "backtest; or drawn from a run's report.json.",
             rich_help_panel=_VENUE,
         ),
     ] = "measured",
-    entry_latency_us: Annotated[
+    order_latency_us: Annotated[
         float,
         typer.Option(
             min=0.0, help="From us to the exchange, and back as much.", rich_help_panel=_VENUE
         ),
-    ] = 5_000.0,
+    ] = 2_000.0,
+    queue: Annotated[
+        Queue,
+        typer.Option(
+            help="How our place in a queue advances; risk_adverse: by trades only.",
+            rich_help_panel=_VENUE,
+        ),
+    ] = Queue.RISK_ADVERSE,
+    exchange: Annotated[
+        Exchange, typer.Option(help="Fill orders whole or in part.", rich_help_panel=_VENUE)
+    ] = Exchange.WHOLE,
     out: options.Out = Path("out/backtest"),
     as_json: options.Json = False,
 ) -> None:
@@ -72,6 +112,7 @@ def backtest(
     \b
       tickrt backtest --data btc.npz
       tickrt backtest --data btc.npz --latency-us 30 --strategy maker
+      tickrt backtest --data btc.npz --latency-us out/run/report.json
       tickrt backtest --data btc.npz --param enter_threshold=0.4 --json
     """
     from tickrt.cli.output import print_result
@@ -89,13 +130,18 @@ def backtest(
         backend=backend,
         threads=threads,
     )
-    with working("loading", as_json):
-        from tickrt.backtest import run_backtest
-    with bar("backtest", as_json) as report:
-        result = run_backtest(
-            config,
-            inference_latency_us=latency,
-            order_latency_us=entry_latency_us,
-            progress=report,
+    order_ns = round(order_latency_us * 1000)
+    with working("loading and compiling", as_json):
+        from tickrt.backtest.run import Backtest
+        from tickrt.backtest.venue import VenueConfig
+
+        venue = VenueConfig(
+            queue_model=queue.value,
+            exchange=exchange.value,
+            entry_latency_ns=order_ns,
+            response_latency_ns=order_ns,
         )
+        test = Backtest(config, venue, latency)
+    with test, bar("backtest", as_json) as report:
+        result = test.run(report)
     print_result(result, out, as_json)

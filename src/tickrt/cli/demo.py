@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tickrt.cli import options
 from tickrt.cli.options import Backend, Policy
+
+if TYPE_CHECKING:
+    from tickrt.config import SessionConfig
 
 __all__ = ["demo"]
 
@@ -61,7 +64,7 @@ def _step(number: int, text: str, quiet: bool) -> None:
         typer.secho(f"{number}/3 {text}", fg=typer.colors.CYAN)
 
 
-def _config(data: Path, model: str) -> Any:
+def _config(data: Path, model: str) -> SessionConfig:
     return options.build_config(
         data=[data],
         model=model,
@@ -89,10 +92,12 @@ def _run(data: Path, model: str, quiet: bool) -> dict[str, Any]:
 def _backtest(data: Path, model: str, quiet: bool) -> dict[str, Any]:
     from tickrt.cli.progress import bar, working
 
-    with working("compiling", quiet):
-        from tickrt.backtest import run_backtest
-    with bar("backtest", quiet) as report:
-        return run_backtest(_config(data, model), progress=report)
+    with working("loading and compiling", quiet):
+        from tickrt.backtest.run import Backtest
+
+        test = Backtest(_config(data, model))
+    with test, bar("backtest", quiet) as report:
+        return test.run(report)
 
 
 def _summary(

@@ -16,7 +16,7 @@ from typing import Any
 from tickrt.observe import charts
 from tickrt.observe.charts import ordered_stages, stage_name
 from tickrt.observe.svg import duration
-from tickrt.observe.words import headline, metric_rows, number
+from tickrt.observe.words import headline, metric_rows, number, strategy_rows
 
 __all__ = ["render_html"]
 
@@ -192,7 +192,19 @@ def _outcome(report: Report) -> str:
     left = _definitions(metric_rows(report), "What happened")
     svg = charts.reject_bars(rejects, lambda reason: reason.replace("_", " ").lower())
     right = f'<div class="half"><h3>Refused by risk</h3>{svg or "<p>nothing</p>"}</div>'
-    return f'<section><h2>Orders and risk</h2><div class="columns">{left}{right}</div></section>'
+    columns = f'<div class="columns">{left}{right}</div>'
+    return f"<section><h2>Orders and risk</h2>{columns}{_by_strategy(report)}</section>"
+
+
+def _by_strategy(report: Report) -> str:
+    """The backtest's metrics side by side, where several strategies ran."""
+    rows = strategy_rows(report)
+    if not rows:
+        return ""
+    body = "".join(
+        f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows
+    )
+    return f'<h3>By strategy</h3><div class="wide"><table>{body}</table></div>'
 
 
 def _definitions(rows: Iterable[tuple[str, str]], heading: str) -> str:

@@ -26,6 +26,7 @@ The report (`SCHEMA` = 1). Missing keys are allowed everywhere, extra ones are k
     fill_list       [{t_ns, symbol, strategy, side (+1/-1), px, qty, maker (bool), fee}]
     backtest        {metric: number}: pnl_gross, pnl_net, fees, sharpe, sharpe_annual,
                     max_drawdown, turnover, fill_ratio, hit_rate, inference_latency_us, …
+    backtest_by_strategy  the same, one per strategy
     notes           [str] printed under the table: what the reader must know
 
 Invariants: `report.json` is strict JSON (NaN and infinity become null), written atomically.

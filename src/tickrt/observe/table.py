@@ -15,7 +15,7 @@ from rich.text import Text
 
 from tickrt.observe.charts import ordered_stages, stage_name
 from tickrt.observe.svg import duration
-from tickrt.observe.words import metric_rows, number
+from tickrt.observe.words import metric_rows, number, strategy_rows
 
 __all__ = ["print_report"]
 
@@ -27,6 +27,8 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
     if ordered_stages(latency):
         console.print(Padding(_latency(latency), (1, 0, 0, 2)))
     console.print(Padding(_outcome(report), (1, 0, 0, 2)))
+    if strategy_rows(report):
+        console.print(Padding(_by_strategy(report), (1, 0, 0, 2)))
     for note in report.get("notes") or []:
         console.print(Text(f"  note: {note}", style="yellow"))
 
@@ -70,4 +72,16 @@ def _outcome(report: Mapping[str, Any]) -> Table:
         left = rows[i] if i < len(rows) else ("", "")
         right = refused[i] if i < len(refused) else ("", "")
         table.add_row(*left, *right)
+    return table
+
+
+def _by_strategy(report: Mapping[str, Any]) -> Table:
+    """A backtest's metrics, one column per strategy."""
+    rows = strategy_rows(report)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("by strategy")
+    for _ in rows[0][1:]:
+        table.add_column(justify="right")
+    for row in rows:
+        table.add_row(*row)
     return table

@@ -1,7 +1,7 @@
 """Numbers and names as people read them; shared by the page and the terminal table.
 
 Entry points: `number`; `headline(report)`, the few figures that matter first;
-`metric_rows(report)`.
+`metric_rows(report)`, `strategy_rows(report)`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from tickrt.observe.svg import duration
 
-__all__ = ["Tile", "headline", "label", "metric_rows", "number"]
+__all__ = ["Tile", "headline", "label", "metric_rows", "number", "strategy_rows"]
 
 _LABELS = {
     "pnl_gross": "PnL gross",
@@ -87,6 +87,8 @@ def _rate(value: float) -> str:
 def _metric(key: str, value: Any) -> str:
     if value is None:
         return "–"
+    if key == "seconds":
+        return duration(float(value) * 1e6)
     if key.endswith("_us"):
         return duration(float(value))
     if key.endswith("_s") and key != "events_per_s":
@@ -109,9 +111,11 @@ def headline(report: Mapping[str, Any]) -> list[Tile]:
         tiles.append(Tile(number(report["orders"]), "orders"))
     if report.get("fills") is not None:
         tiles.append(Tile(number(report["fills"]), "fills"))
-    pnl = (report.get("backtest") or {}).get("pnl_net")
-    if pnl is not None:
-        unit = (report.get("backtest") or {}).get("currency", "")
+    several = report.get("backtest_by_strategy") or [report.get("backtest") or {}]
+    units = {figures.get("currency", "") for figures in several}
+    pnls = [figures.get("pnl_net") for figures in several]
+    if len(units) == 1 and None not in pnls:
+        unit, pnl = units.pop(), sum(pnls)
         tiles.append(
             Tile(f"{number(pnl)} {unit}".strip(), "PnL net", "good" if pnl >= 0 else "bad")
         )
@@ -126,7 +130,25 @@ def metric_rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
             rows.append((label(key), _metric(key, report[key])))
     for key, count in (report.get("mode_changes") or {}).items():
         rows.append((f"to {label(key)}", number(count)))
-    for key, value in (report.get("backtest") or {}).items():
-        if not isinstance(value, (Mapping, list)):
+    if len(report.get("backtest_by_strategy") or []) <= 1:
+        rows += _figures(report.get("backtest") or {})
+    return rows
+
+
+def _figures(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """A backtest's metrics; a nested mapping becomes one row per entry, in the same unit."""
+    rows = []
+    for key, value in figures.items():
+        if isinstance(value, Mapping):
+            rows += [(f"{label(key)} {name}", _metric(key, v)) for name, v in value.items()]
+        elif not isinstance(value, list):
             rows.append((label(key), _metric(key, value)))
     return rows
+
+
+def strategy_rows(report: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """(metric, one value per strategy), where a backtest ran several; else nothing."""
+    columns = [dict(_figures(f)) for f in report.get("backtest_by_strategy") or []]
+    if len(columns) < 2:
+        return []
+    return [(name, *(column.get(name, "–") for column in columns)) for name in columns[0]]

@@ -1,0 +1,290 @@
+"""The shape of the code base: import directions, sizes, fences around compiled code, public names.
+
+The rules are those of docs/architecture.md; a change of a table here is a change of the design.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import pkgutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import tickrt
+from tickrt import errors
+from tickrt.errors import Code, TickrtError, raise_code
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCE = ROOT / "src" / "tickrt"
+FILE_LINES, FUNCTION_LINES = 500, 70
+
+BASE = {"__version__", "errors", "jit", "intrinsics", "reference"}
+MAY_IMPORT = {
+    **dict.fromkeys(BASE, BASE),
+    "market": BASE,
+    "feeds": BASE | {"market"},
+    "features": BASE | {"market"},
+    "execution": BASE | {"market"},
+    "strategy": BASE | {"market", "features"},
+    "engines": BASE,
+    "models": BASE | {"market", "features"},
+    "config": BASE | {"strategy"},
+    "observe": BASE,
+    "runtime": BASE
+    | {"market", "feeds", "features", "execution", "strategy", "engines", "models", "config"}
+    | {"observe"},
+}
+MAY_IMPORT["backtest"] = MAY_IMPORT["runtime"] | {"runtime"}
+MAY_IMPORT["cli"] = MAY_IMPORT["backtest"] | {"backtest"}
+
+COMPILED = {"jit.py", "intrinsics.py", "reference.py", "features/user_columns.py"}
+COMPILERS = {"njit", "jit", "vectorize", "guvectorize", "generated_jit", "cfunc", "intrinsic"}
+COMPILERS |= {"kernel", "inline_kernel", "inner"}
+NOT_IN_KERNELS = {"time", "os", "sys", "logging", "random", "threading", "pathlib", "io", "json"}
+
+PUBLIC = {
+    "tickrt": ["__version__"],
+    "tickrt.backtest.run": ["Backtest", "Clock", "Progress", "run_backtest"],
+    "tickrt.cli": ["main"],
+    "tickrt.config": ["Backend", "SessionConfig", "StrategySettings", "parse_pace"],
+    "tickrt.feeds.convert": ["KINDS", "KIND_NAMES", "convert", "count_events"],
+    "tickrt.feeds.ring": ["FeedView", "Ring", "array_view"],
+    "tickrt.market.instrument": ["KNOWN", "Instrument"],
+    "tickrt.models": ["ModelFiles", "find_model", "list_models"],
+    "tickrt.observe.report": ["SCHEMA", "load_report", "plain", "thin", "write_report"],
+    "tickrt.runtime.session": ["Progress", "Session"],
+}
+OPTIONAL = ("torch", "sklearn", "onnxscript", "tensorrt", "tensorrt_rtx", "cuda", "polars")
+
+
+def sources(*folders: str) -> list[Path]:
+    """Python files under the given folders of the project."""
+    return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(SOURCE).as_posix()
+
+
+def part_of(path: Path) -> str:
+    """The package, or module of the top folder, that a source file belongs to."""
+    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+def imported_parts(tree: ast.AST) -> Iterator[str]:
+    """What a module imports of tickrt: its packages and top modules."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative import"
+            module = node.module or ""
+            names = [f"{module}.{a.name}" for a in node.names] if module == "tickrt" else [module]
+        else:
+            continue
+        for name in names:
+            if name.startswith("tickrt."):
+                yield name.split(".")[1]
+
+
+def test_imports_go_one_way() -> None:
+    wrong = []
+    for path in sources("src"):
+        part = part_of(path)
+        if part == "__init__":
+            continue
+        assert part in MAY_IMPORT, f"{name_of(path)}: a new part: say here what it may import"
+        allowed = MAY_IMPORT[part] | {part}
+        found = set(imported_parts(ast.parse(path.read_text())))
+        wrong += [f"{name_of(path)} imports {other}" for other in sorted(found - allowed)]
+    assert not wrong
+
+
+def test_only_runtime_backtest_and_commands_touch_observe() -> None:
+    users = {
+        part_of(path)
+        for path in sources("src")
+        if "observe" in imported_parts(ast.parse(path.read_text()))
+    }
+    assert users <= {"observe", "runtime", "backtest", "cli"}
+
+
+def body_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Lines of a function's code: without its signature and docstring."""
+    body = function.body
+    if ast.get_docstring(function, clean=False) is not None:
+        body = body[1:]
+    return (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
+
+
+def test_files_and_functions_are_short() -> None:
+    long = []
+    for path in sources("src", "tests", "benchmarks"):
+        text = path.read_text()
+        shown = path.relative_to(ROOT)
+        if len(text.splitlines()) > FILE_LINES:
+            long.append(f"{shown}: {len(text.splitlines())} lines, at most {FILE_LINES}")
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                lines = body_lines(node)
+                if lines > FUNCTION_LINES:
+                    long.append(f"{shown}: {node.name} has {lines} lines, at most {FUNCTION_LINES}")
+    assert not long
+
+
+def called_name(node: ast.expr) -> str:
+    """``njit`` of ``@njit``, ``@njit(…)``, ``@numba.njit``."""
+    if isinstance(node, ast.Call):
+        node = node.func
+    return node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
+
+
+def test_compiled_code_lives_in_kernel_files() -> None:
+    outside = []
+    for path in sources("src"):
+        if path.name.endswith("kernels.py") or name_of(path) in COMPILED:
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            decorators = getattr(node, "decorator_list", [])
+            if any(called_name(d) in COMPILERS for d in decorators):
+                outside.append(f"{name_of(path)}: {getattr(node, 'name', '')}")
+            modules = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            modules += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            if any(m.split(".")[0] in ("numba", "llvmlite") for m in modules):
+                outside.append(f"{name_of(path)} imports {modules[0]}")
+    assert not outside
+
+
+def test_kernels_are_pure() -> None:
+    """No exceptions, no I/O, no clock of the system, no printing in compiled files."""
+    wrong = []
+    for path in sources("src"):
+        if not path.name.endswith("kernels.py"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, (ast.Raise, ast.Try, ast.With, ast.AsyncFunctionDef)):
+                wrong.append(f"{name_of(path)}:{node.lineno}: {type(node).__name__}")
+            if isinstance(node, ast.Call) and called_name(node) in ("print", "open"):
+                wrong.append(f"{name_of(path)}:{node.lineno}: {called_name(node)}")
+            if isinstance(node, ast.Import):
+                wrong += [
+                    f"{name_of(path)} imports {alias.name}"
+                    for alias in node.names
+                    if alias.name.split(".")[0] in NOT_IN_KERNELS
+                ]
+    assert not wrong
+
+
+def test_every_module_says_what_it_is_for() -> None:
+    silent = [name_of(p) for p in sources("src") if not ast.get_docstring(ast.parse(p.read_text()))]
+    assert not silent
+
+
+def modules() -> list[str]:
+    found = [m.name for m in pkgutil.walk_packages(tickrt.__path__, "tickrt.")]
+    return sorted(name for name in found if not name.endswith("__main__"))
+
+
+def loaded(name: str) -> ModuleType | None:
+    """The module; None where it needs what only an extra installs."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        culprit = f"{error.name or ''} {error}"
+        if not any(word in culprit for word in OPTIONAL):
+            raise
+        return None
+
+
+def test_exported_names_exist() -> None:
+    found = [module for module in map(loaded, modules()) if module is not None]
+    assert not [
+        f"{module.__name__}.{name}"
+        for module in found
+        for name in getattr(module, "__all__", [])
+        if not hasattr(module, name)
+    ]
+
+
+def test_modules_with_public_names_export_them() -> None:
+    """Every module but kernels and package pages says what is public."""
+    silent = []
+    for path in sources("src"):
+        if path.name.endswith("kernels.py") or path.name in ("__init__.py", "__main__.py"):
+            continue
+        body = ast.parse(path.read_text()).body
+        nodes = [node for node in body if isinstance(node, (ast.FunctionDef, ast.ClassDef))]
+        if any("register" in map(called_name, node.decorator_list) for node in nodes):
+            continue  # rules: they are found by their registration
+        defined = [node.name for node in nodes]
+        assigned = {
+            getattr(target, "id", "")
+            for node in body
+            if isinstance(node, ast.Assign)
+            for target in node.targets
+        }
+        if "__all__" not in assigned and any(not name.startswith("_") for name in defined):
+            silent.append(name_of(path))
+    assert not silent
+
+
+@pytest.mark.parametrize("module", sorted(PUBLIC))
+def test_public_api(module: str) -> None:
+    assert sorted(importlib.import_module(module).__all__) == PUBLIC[module]
+
+
+def test_packages_are_the_ones_of_the_design() -> None:
+    packages = {m.name for m in pkgutil.iter_modules(tickrt.__path__) if m.ispkg}
+    order = "market feeds features engines runtime strategy execution backtest observe cli models"
+    assert packages == set(order.split())
+
+
+HEAVY = "numba llvmlite onnxruntime onnx torch hftbacktest numpy pydantic rich tensorrt cuda"
+
+
+# Typer itself loads rich and pydantic.
+@pytest.mark.parametrize(
+    ("code", "allowed"),
+    [
+        ("import tickrt", ""),
+        ("import tickrt.errors, tickrt.cli", ""),
+        ("from tickrt.cli import main; main(['--help'])", "rich pydantic"),
+        ("from tickrt.cli import main; main(['run', '--help'])", "rich pydantic"),
+    ],
+)
+def test_nothing_heavy_is_imported_early(code: str, allowed: str) -> None:
+    probe = (
+        f"{code}\nimport sys\nprint('LOADED', *[m for m in {HEAVY.split()} if m in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    loaded = run.stdout.splitlines()[-1].split()[1:]
+    assert set(loaded) <= set(allowed.split())
+
+
+def test_every_code_has_its_exception() -> None:
+    bad = [code for code in Code if code < 0]
+    assert set(errors._TABLE) == set(bad)
+    for code in bad:
+        with pytest.raises(TickrtError, match=rf"^here: .*\({code.name}\)$") as caught:
+            raise_code(code, "here")
+        assert type(caught.value) is errors._TABLE[code][0]
+    for code in (0, 1, 17):
+        raise_code(code, "here")
+
+
+def test_the_error_tree_is_drawn_as_it_is() -> None:
+    """The drawing at the top of errors.py names every exception, and each is exported."""
+    kinds = {
+        name
+        for name, value in vars(errors).items()
+        if isinstance(value, type) and issubclass(value, TickrtError)
+    }
+    assert kinds | {"Code", "raise_code"} == set(errors.__all__)
+    drawing = (errors.__doc__ or "").split()
+    assert kinds <= set(drawing)
