@@ -56,6 +56,8 @@ class SessionConfig(_Frozen):
         strategies: at least one.
         backend: what runs the models.
         threads: intra-op threads of the engine; 1: the loop's own thread.
+        split: run only what depends on the newest row on the path, where that is exact.
+        stateful: the models were trained with carried state (needs `split`).
         pace: 0 = as fast as it goes; else the speed relative to the recorded times.
         deadline_us: an engine result that takes longer is a fault.
         healthy_needed: healthy results in a row that end a fallback.
@@ -70,6 +72,8 @@ class SessionConfig(_Frozen):
     )
     backend: Backend = "onnxruntime"
     threads: int = Field(default=1, ge=1, le=256)
+    split: bool = True
+    stateful: bool = False
     pace: float = Field(default=0.0, ge=0.0)
     deadline_us: float = Field(default=100_000.0, gt=0.0)
     healthy_needed: int = Field(default=32, ge=1)

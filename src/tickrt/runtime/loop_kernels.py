@@ -15,6 +15,7 @@ from tickrt.observe.kernels import record
 from tickrt.reference import by_ref
 from tickrt.runtime.step_kernels import (
     ADVANCE,
+    ADVANCED,
     BOOK,
     CURSOR,
     ERROR,
@@ -22,6 +23,8 @@ from tickrt.runtime.step_kernels import (
     PAPER,
     QUEUED,
     STARTED,
+    WAIT,
+    WAITED,
     advance,
     fail,
     step,
@@ -145,9 +148,13 @@ def loop(feed, x, pace):
             if x.settings[PAPER] != 0:
                 trade_through(feed, x, s, first, q)
                 answer_orders(x, ts_ns)
+            if ready < x.counters[ADVANCED]:  # it came while the states were being prepared
+                x.counters[WAITED] += 1
+                record(x.hist, WAIT, x.counters[ADVANCED] - ready)
             now = clock()
             advance(x, s)
-            record(x.hist, ADVANCE, clock() - now)
+            x.counters[ADVANCED] = clock()
+            record(x.hist, ADVANCE, x.counters[ADVANCED] - now)
             first = q
             x.counters[CURSOR] = q
             store_release(feed.consumed, q)

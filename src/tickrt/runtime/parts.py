@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from tickrt.config import SessionConfig, StrategySettings
 from tickrt.engines.onnx_check import ModelInfo, check_spec, read_model
+from tickrt.engines.split_plan import plan
 from tickrt.errors import ConfigError
 from tickrt.features.spec import FeatureSpec, load_spec
 from tickrt.features.streams import Streams, new_streams
@@ -22,6 +23,7 @@ from tickrt.observe.clock import ticks_per_ns
 from tickrt.runtime.handle import Engine, RowRing, new_engines
 from tickrt.runtime.null import NullEngine
 from tickrt.runtime.onnxruntime import OrtEngine
+from tickrt.runtime.split_engine import SplitEngine
 from tickrt.runtime.state import Loop, new_loop, new_wiring
 from tickrt.strategy.params import TakerParams
 from tickrt.strategy.risk import new_risk
@@ -108,6 +110,12 @@ def _ring(streams: Streams, k: int) -> RowRing:
 def _engine(config: SessionConfig, seat: Seat, ring: RowRing) -> Engine:
     if seat.model is None:
         return NullEngine()
+    if config.split:
+        found = plan(seat.model, stateful=config.stateful)
+        if found.usable:
+            return SplitEngine(seat.model, found, ring, config.threads)
+        if config.stateful:
+            raise ConfigError(f"{seat.model.name}: cannot run with carried state: {found.why_not}")
     return OrtEngine(seat.model, ring, config.threads)
 
 

@@ -111,6 +111,7 @@ def loop_report(parts: Parts, markets: Sequence[Instrument], ticks_per_ns: float
         **{name: counter(parts, name) for name in _SHOWN},
         "risk_rejects": _rejects(parts),
         "faults": counter(parts, "faults"),
+        "waited": counter(parts, "waited"),
         "fallback_decisions": counter(parts, "fallbacks"),
         "modes": {
             s.name: Mode(int(loop.strategies.mode[p])).name.lower()

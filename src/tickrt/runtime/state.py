@@ -48,6 +48,7 @@ STAGES = (
     "tick_to_decision",  # event readable → decision made, order or not
     "queued",  # event readable → loop takes it
     "advance",  # off-path work after the order
+    "wait",  # part of `queued`: the loop was still preparing the engines' states
 )
 
 # Columns of `Loop.counters`.
@@ -72,6 +73,8 @@ COUNTERS = (
     "decisions",  # records on the tape
     "logged",  # intents on the tape
     "error_symbol",
+    "advanced",  # clock when the last off-path work ended
+    "waited",  # batches that came before it had ended
 )
 
 DECISION_DTYPE = np.dtype(

@@ -33,13 +33,14 @@ LIVE, FALLBACK, SHADOW, HALTED = 0, 1, 2, 3
 CANCEL_INTENT = 2
 
 # runtime.state.STAGES
-(TICK_TO_ORDER, BOOK, FEATURES, ENGINE, DECISION, TICK_TO_DECISION, QUEUED, ADVANCE) = (
-    0, 1, 2, 3, 4, 5, 6, 7)  # fmt: skip
+(TICK_TO_ORDER, BOOK, FEATURES, ENGINE, DECISION, TICK_TO_DECISION, QUEUED, ADVANCE, WAIT) = (
+    0, 1, 2, 3, 4, 5, 6, 7, 8)  # fmt: skip
 
 # runtime.state.COUNTERS
 (CURSOR, EVENTS, BATCHES, ROWS, SIGNALS, INTENTS, ORDERS, CANCELS, FILLS, FAULTS, FALLBACKS, LOST,
- ERROR, ERROR_EVENT, OPEN, STARTED, LAST_TS, DECISIONS, LOGGED, ERROR_SYMBOL) = (
-    0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19)  # fmt: skip
+ ERROR, ERROR_EVENT, OPEN, STARTED, LAST_TS, DECISIONS, LOGGED, ERROR_SYMBOL,
+ ADVANCED, WAITED) = (
+    0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21)  # fmt: skip
 
 # runtime.handle.HANDLE_COLUMNS
 SUBMIT, POLL, ADVANCE_FN, RESET_FN, CTX, OUTPUT = 0, 1, 2, 3, 4, 6
@@ -57,12 +58,18 @@ def fail(x, code, q, s):
 
 
 @kernel
+def restart_engines(x, k):
+    """The engines of stream `k` forget their states."""
+    for e in range(x.wiring.engines[k], x.wiring.engines[k + 1]):
+        call1(x.engines.table[e, RESET_FN], x.engines.table[e, CTX])
+
+
+@kernel
 def restart(x, s):
     """Symbol `s` begins anew: no window may hold rows from before."""
     for k in range(x.wiring.streams[s], x.wiring.streams[s + 1]):
         reset(x.streams, k)
-        for e in range(x.wiring.engines[k], x.wiring.engines[k + 1]):
-            call1(x.engines.table[e, RESET_FN], x.engines.table[e, CTX])
+        restart_engines(x, k)
 
 
 @kernel
@@ -121,9 +128,12 @@ def make_rows(x, s, ts_ns):
     """The new row of every stream of symbol `s`; how many there are."""
     made = 0
     for k in range(x.wiring.streams[s], x.wiring.streams[s + 1]):
+        before = x.streams.count[k]
         seq = make_row(x.streams, k, x.book, s, ts_ns)
         x.fresh[k] = seq
         made += seq != 0
+        if before > 0 and x.streams.count[k] == 0:  # a side of the book is empty
+            restart_engines(x, k)
     x.counters[ROWS] += made
     return made
 
@@ -298,8 +308,8 @@ def step(x, s, ts_ns, event_ts_ns, ready):
 def advance(x, s):
     """After the orders are out: every engine of symbol `s` prepares for its next row."""
     for k in range(x.wiring.streams[s], x.wiring.streams[s + 1]):
-        if x.streams.count[k] < x.streams.window[k] - 1:
+        seq = x.fresh[k]
+        if seq == 0:
             continue
         for e in range(x.wiring.engines[k], x.wiring.engines[k + 1]):
-            ctx = x.engines.table[e, CTX]
-            call2(x.engines.table[e, ADVANCE_FN], ctx, x.streams.seq[k])
+            call2(x.engines.table[e, ADVANCE_FN], x.engines.table[e, CTX], seq)

@@ -68,7 +68,7 @@ def test_every_batch_makes_a_row_and_full_windows_make_signals(tmp_path: Path) -
 def test_signals_equal_onnxruntime_in_python(tmp_path: Path) -> None:
     data = market_file(tmp_path / "m.npz", 120)
     spec = tiny_spec(tmp_path, T)
-    with Session(config(tmp_path, data)) as session:
+    with Session(config(tmp_path, data, split=False)) as session:
         python = onnxruntime.InferenceSession(str(tmp_path / "tiny.onnx"))
         session.run()
         loop = session.parts.loop

@@ -1,0 +1,200 @@
+"""A split model gives the whole model's signals, tick by tick, through resets and faults."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from test_engines_contract import Bench, do_advance, do_poll, do_reset, do_submit, outputs
+from test_session import config, settings
+
+from support import market_file, tiny_model, tiny_spec
+from tickrt.engines.onnx_check import ModelInfo, model_info, read_model
+from tickrt.engines.split_plan import SplitPlan, plan
+from tickrt.errors import Code, ConfigError
+from tickrt.models.zoo import recurrent
+from tickrt.runtime import split_kernels
+from tickrt.runtime.session import Session
+from tickrt.runtime.split_engine import SplitEngine
+from tickrt.strategy.params import MakerParams
+
+T, F = 4, 5
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr("tickrt.engines.split_plan.cache_dir", lambda: tmp_path / "cache" / "numba")
+    return tmp_path / "cache"
+
+
+def lstm(kind: str = "LSTM") -> ModelInfo:
+    return model_info(recurrent(kind, 2, 6, T, F, seed=3).SerializeToString(), f"{kind}.onnx")
+
+
+def made(mode: str, tmp_path: Path) -> tuple[ModelInfo, SplitPlan]:
+    if mode == "flat":
+        model = read_model(tiny_model(tiny_spec(tmp_path, T), tmp_path / "m.onnx"))
+        return model, plan(model)
+    model = lstm("GRU" if mode == "gru" else "LSTM")
+    found = plan(model, stateful=mode == "carry")
+    assert found.usable, found.why_not
+    chosen: Any = {"gru": "bank"}.get(mode, mode)
+    return model, replace(found, mode=chosen)
+
+
+class Whole:
+    """The whole model on the newest T rows, in ONNX Runtime's Python API."""
+
+    def __init__(self, model: ModelInfo) -> None:
+        self.session = onnxruntime.InferenceSession(model.content)
+        self.rows: list[np.ndarray] = []
+
+    def __call__(self, window: int = T) -> np.ndarray:
+        return self.session.run(None, {"rows": np.stack(self.rows[-window:])[None]})[0][0]
+
+
+@pytest.mark.parametrize("mode", ["flat", "pre", "bank", "gru"])
+def test_it_equals_the_whole_model_on_every_window(mode: str, tmp_path: Path) -> None:
+    model, found = made(mode, tmp_path)
+    bench = Bench(lambda ring: SplitEngine(model, found, ring), model.width)
+    whole, rng, compared = Whole(model), np.random.default_rng(1), 0
+    for seq in range(1, 60):
+        if seq in (23, 25, 40):  # the stream starts anew, once before a window was complete
+            do_reset(bench.table)
+            whole.rows.clear()
+        row = rng.normal(size=model.width).astype(np.float32)
+        bench.write(seq, row)
+        whole.rows.append(row)
+        if len(whole.rows) >= T:
+            assert do_submit(bench.table, seq) == Code.OK
+            assert do_poll(bench.table, seq) == Code.OK
+            np.testing.assert_allclose(outputs(bench.table), whole(), rtol=1e-5, atol=1e-6)
+            compared += 1
+        assert do_advance(bench.table, seq) == Code.OK
+    assert compared > 40
+    assert bench.engine.describe()["waits"] == 0
+    bench.engine.close()
+
+
+def test_carried_state_is_that_of_all_rows_since_the_start(tmp_path: Path) -> None:
+    model, found = made("carry", tmp_path)
+    long = 30
+    grown = recurrent("LSTM", 2, 6, long, F, seed=3)
+    endless = onnxruntime.InferenceSession(grown.SerializeToString())
+    bench = Bench(lambda ring: SplitEngine(model, found, ring), F)
+    rng = np.random.default_rng(2)
+    rows = rng.normal(size=(long, F)).astype(np.float32)
+    for seq in range(1, long + 1):
+        bench.write(seq, rows[seq - 1])
+        if seq >= T:
+            assert do_submit(bench.table, seq) == Code.OK
+        if seq == long:
+            (expected,) = endless.run(None, {"rows": rows[None]})
+            np.testing.assert_allclose(outputs(bench.table), expected[0], rtol=1e-5, atol=1e-6)
+        assert do_advance(bench.table, seq) == Code.OK
+    bench.engine.close()
+
+
+def test_states_that_are_not_ready_are_prepared_on_the_path_and_counted(tmp_path: Path) -> None:
+    model, found = made("pre", tmp_path)
+    bench = Bench(lambda ring: SplitEngine(model, found, ring), F)
+    whole, rng = Whole(model), np.random.default_rng(4)
+    for seq in range(1, 12):
+        row = rng.normal(size=F).astype(np.float32)
+        bench.write(seq, row)
+        whole.rows.append(row)
+        if seq >= T:
+            assert do_submit(bench.table, seq) == Code.OK
+            np.testing.assert_allclose(outputs(bench.table), whole(), rtol=1e-5, atol=1e-6)
+        if seq % 2:
+            do_advance(bench.table, seq)
+    # 4: only two rows were advanced before it; 5, 7, 9, 11: the row before was not.
+    assert bench.engine.describe()["waits"] == 5
+    bench.engine.close()
+
+
+def test_a_bank_that_missed_a_row_is_not_used(tmp_path: Path) -> None:
+    model, found = made("bank", tmp_path)
+    bench = Bench(lambda ring: SplitEngine(model, found, ring), F)
+    whole, rng = Whole(model), np.random.default_rng(4)
+    for seq in range(1, 30):
+        row = rng.normal(size=F).astype(np.float32)
+        bench.write(seq, row)
+        whole.rows.append(row)
+        if seq >= T:
+            assert do_submit(bench.table, seq) == Code.OK
+            np.testing.assert_allclose(outputs(bench.table), whole(), rtol=1e-5, atol=1e-6)
+        if seq not in (9, 10, 20):
+            do_advance(bench.table, seq)
+    assert bench.engine.describe()["waits"] > 3
+    bench.engine.close()
+
+
+def test_failure_of_a_graph_is_kept_until_read(tmp_path: Path) -> None:
+    model, found = made("pre", tmp_path)
+    bench = Bench(lambda ring: SplitEngine(model, found, ring), F)
+    ctx = bench.engine._ctx  # type: ignore[attr-defined]
+    column = (split_kernels.STEP + split_kernels.BLOCK_N_INPUTS) // 8
+    inputs = int(ctx[column])
+    ctx[column] = 0
+    assert do_submit(bench.table, T) == Code.ENGINE_FAILED
+    ctx[column] = inputs
+    assert do_submit(bench.table, T) == Code.ENGINE_FAILED
+    assert bench.engine.error()
+    assert do_submit(bench.table, T) == Code.OK
+    bench.engine.close()
+
+
+def test_orders_are_the_same_with_and_without_split(tmp_path: Path) -> None:
+    data = market_file(tmp_path / "m.npz", 300, clear_at=150)
+    runs = []
+    for split in (True, False):
+        strategies = settings(tmp_path), settings(tmp_path, policy=MakerParams())
+        with Session(config(tmp_path, data, *strategies, split=split)) as session:
+            report = session.run()
+            assert ("split" in report["engine"]) is split
+            intents = session.intents()
+            signal = intents["signal"].copy()
+            intents["signal"] = 0
+            runs.append((intents.tobytes(), signal))
+    assert runs[0][0] == runs[1][0]
+    np.testing.assert_allclose(runs[0][1], runs[1][1], rtol=1e-5, atol=1e-6)
+
+
+def test_plan_is_kept_and_a_damaged_one_is_made_again(own_cache: Path) -> None:
+    model = lstm()
+    first = plan(model)
+    (entry,) = (own_cache / "split").iterdir()
+    again = plan(model)
+    assert (again.step, again.mode, again.figures) == (first.step, first.mode, first.figures)
+    assert [b.name for b in again.bank] == [b.name for b in first.bank]
+    (entry / "plan.json").write_text("{")
+    assert plan(model).step == first.step
+    assert (entry / "plan.json").read_text() != "{"
+
+
+def reverse(width: int, hash_: str) -> bytes:
+    """An LSTM that reads the window backwards: its last position depends on nothing else."""
+    model = recurrent("LSTM", 2, 6, T, width, seed=3)
+    for node in model.graph.node:
+        if node.op_type == "LSTM":
+            node.attribute.append(onnx.helper.make_attribute("direction", "reverse"))
+    onnx.helper.set_model_props(model, {"tickrt.feature_hash": hash_})
+    return model.SerializeToString()
+
+
+def test_model_that_cannot_be_split_runs_whole(tmp_path: Path) -> None:
+    data, spec = market_file(tmp_path / "m.npz", 20), tiny_spec(tmp_path, T)
+    path = tmp_path / "reverse.onnx"
+    path.write_bytes(reverse(spec.width, spec.hash))
+    chosen = settings(tmp_path, model=str(path))
+    assert plan(read_model(path), stateful=True).why_not
+    with pytest.raises(ConfigError, match="cannot run with carried state"):
+        Session(config(tmp_path, data, chosen, stateful=True))
+    with Session(config(tmp_path, data, chosen)) as session:
+        assert session.run()["signals"] == 20 - (T - 1)
