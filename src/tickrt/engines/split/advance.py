@@ -70,12 +70,17 @@ def build_bank(
     """
     if not step.carried or not all(c.recurrent for c in step.carried.values()) or step.held:
         raise SplitError("only recurrent states can be advanced row by row")
+    starts = _starts(a)
+    if not all((c.node, c.key) in starts for c in step.carried.values()):
+        raise SplitError("a recurrent layer has several fresh steps, or unusual activations")
+    if a.graph.shapes[a.graph.input][0] != -1:
+        raise SplitError("the batch is fixed: the slots of the bank cannot be put into it")
+    _check_row_wise(a)
     slots = a.graph.window - 1
     out = Emitter(a, known=False, carried=step.carried, frozen_states=True)
     nodes = out.run(following=True)
     if out.time_varying:
         raise SplitError("rows depend on their place in the window before a recurrent layer")
-    starts = _starts(a)
     bank: list[Bank] = []
     before: list[Node] = []
     after: list[Node] = []
@@ -127,11 +132,38 @@ def _public(model: onnx.ModelProto, names: dict[str, str]) -> onnx.ModelProto:
     return model
 
 
+def _check_row_wise(a: Analysis) -> None:
+    """Every step of every recurrent layer must be a function of one row, the same for all places.
+
+    Raises:
+        SplitError: an operator before a recurrent layer moves, mixes or drops positions.
+    """
+    needed: set[str] = set()
+    for node in reversed(a.graph.nodes):
+        rule = a.rules.get(node.outputs[0])
+        recurrent = isinstance(rule, Recurrent) and any(a.touched(o) for o in node.outputs)
+        if rule is None or not (recurrent or needed.intersection(node.outputs)):
+            continue
+        if recurrent:
+            needed.add(node.inputs[0])
+        else:
+            needed.update(i for i in node.inputs if not a.graph.is_static(i))
+        for tensor in {node.inputs[0], node.outputs[0]} - set(a.graph.constants):
+            flow = a.flow(tensor)
+            whole = flow.axis is not None and len(a.positions(tensor)) == a.graph.window
+            moved = flow.axis in node.attrs.get("picks", {}) or node.op in ("Pad", "CumSum")
+            joined = node.op == "Concat" and node.attrs["axis"] % a.graph.rank(tensor) == flow.axis
+            if not whole or flow.fresh != {a.graph.window - 1} or moved or joined:
+                raise SplitError(
+                    f"{node.op} {node.name!r} before a recurrent layer is not row-wise"
+                )
+
+
 def _starts(a: Analysis) -> dict[tuple[str, str], Array]:
     found: dict[tuple[str, str], Array] = {}
     for node in a.graph.nodes:
         rule = a.rules.get(node.outputs[0])
-        if not isinstance(rule, Recurrent):
+        if not isinstance(rule, Recurrent) or not rule.written_out(a, node):
             continue
         for index in (5, 6):
             value = a.graph.constants.get(node.input(index))

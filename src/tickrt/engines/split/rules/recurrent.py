@@ -77,7 +77,7 @@ class Recurrent(Rule):
         if first == 0:
             return self._native(out, node, wants, span, None)
         span = range(first, span[-1] + 1)
-        if self._written_out(out.a, node):
+        if self.written_out(out.a, node):
             state = self._one_step(out, node)
             return self._outputs(out, node, state)
         state = State(*(self._carry(out, node, key) for key in self._native_keys()))
@@ -90,7 +90,7 @@ class Recurrent(Rule):
         names = self._operator(out, node, range(first), None)
         hidden = out.a.graph.shapes[node.inputs[2]][2]
         state = State(*(out.reshape(n, (-1, hidden)) for n in names[1:]))
-        if self._written_out(out.a, node):
+        if self.written_out(out.a, node):
             made = self.recurrent_half(out, node, state)
         else:
             made = dict(zip(self._native_keys(), state, strict=False))
@@ -99,7 +99,7 @@ class Recurrent(Rule):
         return made
 
     def following(self, out: Emitter, node: Node, keys: list[str]) -> dict[str, str]:
-        if not self._written_out(out.a, node):
+        if not self.written_out(out.a, node):
             span = range(*self._one(out.a, node))
             start = State(*(self._carry(out, node, key) for key in self._native_keys()))
             names = self._operator(out, node, span, start)
@@ -173,7 +173,12 @@ class Recurrent(Rule):
         dtype = graph.dtypes[node.inputs[0]]
         return out.carry(node, key, dtype, (batch, width), recurrent=True)
 
-    def _written_out(self, a: Analysis, node: Node) -> bool:
+    def written_out(self, a: Analysis, node: Node) -> bool:
+        """True when `step` has one step of a plain forward layer, written out."""
+        if not a.touched(node.outputs[0] or node.inputs[0]):
+            return False
+        if node.attrs["direction"] != "forward":
+            return False
         first = min(a.flow(node.inputs[0]).fresh)
         return (
             first == a.graph.shapes[node.inputs[0]][0] - 1

@@ -52,8 +52,6 @@ class Reshape(Rule):
             flow = a.flow(node.inputs[0])
         if flow.axis is None:
             return flow
-        if any(d < -1 for d in target):
-            return "the batch is merged with another axis"
         kept = _kept(source, target, flow.axis)
         if kept is not None:
             return self._keep(a, node, flow, kept)
@@ -61,6 +59,8 @@ class Reshape(Rule):
             return Flow(None, flow.fresh)
         if flow.columns is not None:
             return "attention scores are reshaped across time"
+        if any(d < -1 for d in (*source, *target)):
+            return "time is merged with the batch"
         merged = _merged(source, target, flow.axis)
         if merged is not None:
             axis, before, after = merged
