@@ -168,7 +168,7 @@ def send_order(x, v, p, c):
         st.symbol[p],
         orders.order_id[p, c],
         orders.px_tick[p, c] * st.instrument[p, TICK],
-        orders.qty_lots[p, c] * st.instrument[p, LOT],
+        (orders.qty_lots[p, c] - v.short_lots[0]) * st.instrument[p, LOT],
         tif if tif == 3 else tif - 1,  # hftbacktest: GTC 0, GTX 1, IOC 3
         0,
         0,

@@ -5,15 +5,14 @@ that the loop reads; compiled code then calls its exported C functions by addres
 so nothing of it has to be compiled by Numba, and kernels that use it are cached on disk.
 
 Known limits of hftbacktest 2.4.4, which the code works around or names:
-- its own account ignores partial fills (its issues #299, #316): positions and cash here come from
-our
-  own accounts, fed by the unfilled quantity of each order;
-- `exchange="partial"` can stop with error 14 when a fill is exact (its issues #301, #312); then use
-  the default. With `partial` an order that took several levels at once is booked at the last, worst
-  one, the only one that is reported;
-- `exchange="whole"`, the default, fills an order whole or not at all, a taking one at the best
-price
-  whatever is displayed there: keep orders small against the touch.
+- its own account ignores partial fills (its issues #299, #316): positions and cash come from our
+  own accounts here, fed by the unfilled quantity of each order;
+- its exchange with partial fills stops with error 14 when a fill is exact (its issues #301, #312):
+  so a millionth of a lot less than ordered is submitted, and lots are rounded;
+- several executions of one order that are reported at one moment show the last price only: such a
+  taking order is booked at that price, its worst;
+- `exchange="whole"` fills an order whole or not at all, a taking one at the best price whatever is
+  displayed there: keep orders small against the touch;
 - our orders leave no trace in the book (no impact), as in any replay of recorded data.
 """
 
@@ -37,7 +36,7 @@ __all__ = ["Exchange", "OpenVenue", "QueueModel", "Venue", "VenueConfig", "open_
 QueueModel = Literal[
     "risk_adverse", "log_prob", "log_prob2", "power_prob", "power_prob2", "power_prob3"
 ]
-Exchange = Literal["whole", "partial"]
+Exchange = Literal["partial", "whole"]
 
 # Columns of `Venue.calls`: addresses.
 CALLS: tuple[str, ...] = (
@@ -49,6 +48,7 @@ CALLS: tuple[str, ...] = (
     "orders",
     "clear_inactive_orders",
 )
+_SHORT_LOTS = 1e-6
 VENUE_FAILED = -50  # what the kernels return when hftbacktest reported an error
 
 _ERRORS = {
@@ -70,7 +70,7 @@ class VenueConfig:
             only by trades (a lower bound of fills); the others when quantity before us is
             cancelled, with the probability models of hftbacktest.
         queue_power: exponent of the `power_prob` models.
-        exchange: fill orders `whole` or also in part.
+        exchange: fill orders also in part (`partial`), or `whole` or not at all.
         entry_latency_ns: from our decision to the venue.
         response_latency_ns: from the venue back to us.
         latency_file: recorded order latencies instead (hftbacktest's ``.npz``).
@@ -78,7 +78,7 @@ class VenueConfig:
 
     queue_model: QueueModel = "risk_adverse"
     queue_power: float = 2.0
-    exchange: Exchange = "whole"
+    exchange: Exchange = "partial"
     entry_latency_ns: int = 2_000_000
     response_latency_ns: int = 2_000_000
     latency_file: Path | None = None
@@ -88,7 +88,7 @@ class VenueConfig:
             expected = ", ".join(get_args(QueueModel))
             raise ConfigError(f"venue.queue_model: expected {expected}, got {self.queue_model!r}")
         if self.exchange not in get_args(Exchange):
-            raise ConfigError(f"venue.exchange: expected whole or partial, got {self.exchange!r}")
+            raise ConfigError(f"venue.exchange: expected partial or whole, got {self.exchange!r}")
         if not self.queue_power > 0:
             raise ConfigError(f"venue.queue_power: expected more than 0, got {self.queue_power!r}")
         for name in ("entry_latency_ns", "response_latency_ns"):
@@ -106,6 +106,7 @@ class Venue(NamedTuple):
     get: NDArray[np.int64]  # [1] address of hftbacktest's orders_get
     pointer: NDArray[np.int64]  # [1] the backtester
     cancel_sent: NDArray[np.int64]  # [P, SLOTS] 1 = the venue has our cancel
+    short_lots: NDArray[np.float64]  # [1] by how much less than ordered is submitted
     times: NDArray[np.int64]  # [4] its time, end of data reached, its error, orders it refused
 
 
@@ -144,7 +145,8 @@ def _asset(api: Any, config: VenueConfig, data: NDArray[np.void], instrument: In
         asset = asset.intp_order_latency([str(config.latency_file)])
     else:
         asset = asset.constant_order_latency(config.entry_latency_ns, config.response_latency_ns)
-    queue = getattr(asset, f"{config.queue_model}_queue_model")
+    name = config.queue_model.rstrip("23")
+    queue = getattr(asset, f"{name}_queue_model{config.queue_model.removeprefix(name)}")
     asset = queue(config.queue_power) if config.queue_model.startswith("power") else queue()
     whole = config.exchange == "whole"
     asset = asset.no_partial_fill_exchange() if whole else asset.partial_fill_exchange()
@@ -191,6 +193,7 @@ def open_venue(
         get=np.array([_address(binding.orders_get)], np.int64),
         pointer=np.array([pointer], np.int64),
         cancel_sent=np.zeros((strategies, SLOTS), np.int64),
+        short_lots=np.array([_SHORT_LOTS if config.exchange == "partial" else 0.0]),
         times=np.zeros(4, np.int64),
     )
     return OpenVenue(venue, (owned, assets), binding.hashmapbt_close)
