@@ -1,0 +1,221 @@
+"""Make a shipped model: train, export, evaluate, write its spec, card and figures.
+
+    python -m tickrt.models.train --model seed_lstm --data btcusd_perp.npz --unseen ethusd_perp.npz
+
+The event files come from ``tickrt data convert``. Needs the extra ``[train]``. Written beside each
+other into `--out`: the ONNX file, the feature spec with its normalisation, the card (markdown) and
+its figures (JSON). What each step does is in `dataset`, `network`, `evaluate`, `card`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import platform
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tickrt.errors import ConfigError
+from tickrt.features.spec import FeatureSpec, load_spec
+from tickrt.models.card import write_card
+from tickrt.models.dataset import (
+    F4,
+    I8,
+    Session,
+    Split,
+    load_session,
+    mirror_of,
+    normalisation,
+    split_by_time,
+)
+from tickrt.models.evaluate import Baselines, evaluate, predict
+
+if TYPE_CHECKING:
+    from tickrt.models.network import Recipe
+
+__all__ = ["main", "train"]
+
+FOLDER = Path(__file__).parent
+
+
+def recipes() -> dict[str, Recipe]:
+    """The shipped models, by name."""
+    from tickrt.models.network import Recipe
+
+    return {
+        "seed_lstm": Recipe(
+            spec="l2_100x100", layers=2, hidden=128, epochs=20, weight_decay=0.1, column_dropout=0.3
+        ),
+        "light_lstm": Recipe(spec="light", layers=1, hidden=32, learning_rate=3e-3),
+    }
+
+
+def normalised(rows: F4, spec: FeatureSpec) -> F4:
+    """Rows as the running spec makes them (`kernels._store`)."""
+    inv_std = (1.0 / np.array(spec.std)).astype(np.float32)
+    out = (rows - np.array(spec.mean, np.float32)) * inv_std
+    clipped: F4 = np.clip(out, -spec.clip, spec.clip, dtype=np.float32)
+    return clipped
+
+
+def write_spec(spec: FeatureSpec, mean: list[float], std: list[float], path: Path) -> FeatureSpec:
+    """Write `spec` with a normalisation to `path`; its text above [normalisation] is kept.
+
+    Returns:
+        the spec as it reads now.
+    """
+    assert spec.path is not None
+    text = re.split(r"(?m)^\[normalisation\]$", spec.path.read_text(encoding="utf-8"))[0].rstrip()
+    lines = [text, "", "[normalisation]"]
+    for name, values in (("mean", mean), ("std", std)):
+        lines.append(f"{name} = [")
+        for i in range(0, len(values), 8):
+            lines.append("  " + ", ".join(f"{v!r}" for v in values[i : i + 8]) + ",")
+        lines.append("]")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return load_spec(path)
+
+
+def train(
+    name: str, data: Path, unseen: list[Path], out: Path, threads: int, seed: int, stride: int
+) -> dict[str, Any]:
+    """Make model `name`; returns the figures that its JSON holds."""
+    import torch
+    from rich.progress import Progress
+
+    from tickrt.models.network import export, fit
+
+    torch.set_num_threads(threads)
+    recipe = recipes()[name]
+    spec = load_spec(recipe.spec)
+    session = load_session(data, spec, recipe.horizon_ns)
+    split = split_by_time(session, spec.window, recipe.horizon_ns)
+    mirror = mirror_of(spec)
+    numbers = normalisation(session.rows[: split.train[-1] + 1], mirror)
+    out.mkdir(parents=True, exist_ok=True)
+    spec = write_spec(spec, *numbers, out / f"{recipe.spec}.toml")
+    rows = normalised(session.rows, spec)
+    with Progress() as bar:
+        task = bar.add_task(f"training {name}", total=recipe.epochs)
+
+        def progress(epoch: int, figures: dict[str, Any]) -> None:
+            bar.update(task, advance=1)
+            bar.console.print(epoch, {k: round(v, 4) for k, v in figures.items()})
+
+        network, history = fit(
+            rows,
+            session.labels,
+            (split.train, split.validation),
+            spec.window,
+            recipe,
+            mirror,
+            seed,
+            progress,
+        )
+    onnx = out / f"{name}.onnx"
+    metadata = {
+        "tickrt.feature_hash": spec.hash,
+        "tickrt.horizon_ns": str(recipe.horizon_ns),
+        "tickrt.spec": spec.name,
+    }
+    difference = export(network, spec.window, spec.width, onnx, metadata)
+    figures = {
+        "name": name,
+        "spec": spec.name,
+        "feature_hash": spec.hash,
+        "horizon_ns": recipe.horizon_ns,
+        "window": spec.window,
+        "width": spec.width,
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "recipe": dataclasses.asdict(recipe) | {"seed": seed},
+        "torch_minus_onnxruntime": difference,
+        "made_with": made_with(torch.__version__),
+        "history": [{k: round(v, 4) for k, v in h.items()} for h in history],
+        "parts": _parts(session, split),
+    }
+    baselines = Baselines(session, split.train)
+    figures["evaluation"] = {}
+    for key, part in (("validation", split.validation), ("test", split.test)):
+        chosen = part[::stride]
+        answers = predict(onnx, rows, chosen, spec.window, threads)
+        figures["evaluation"][key] = evaluate(session, chosen, answers, baselines)
+    for path in unseen:
+        other = load_session(path, spec, recipe.horizon_ns)
+        chosen = other.samples[:: 3 * stride]
+        answers = predict(onnx, normalised(other.rows, spec), chosen, spec.window, threads)
+        key = f"unseen_{other.symbol}"
+        figures["evaluation"][key] = evaluate(other, chosen, answers, baselines)
+    (out / f"{name}.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    write_card(figures, out / f"{name}.md")
+    return figures
+
+
+def made_with(torch_version: str) -> dict[str, str]:
+    """Library versions and the processor that made the model."""
+    return {
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "torch": torch_version,
+        "machine": platform.machine(),
+    }
+
+
+def _parts(session: Session, split: Split) -> dict[str, Any]:
+    """Samples and times of the three parts."""
+    out: dict[str, Any] = {
+        "symbol": session.symbol,
+        "rows": len(session.rows),
+        "session_ns": [int(session.times[0]), int(session.times[-1])],
+        "cuts_ns": list(split.cuts_ns),
+    }
+    for name in ("train", "validation", "test"):
+        samples: I8 = getattr(split, name)
+        share = np.bincount(session.labels[samples], minlength=3) / len(samples)
+        out[name] = {
+            "samples": len(samples),
+            "from_ns": int(session.times[samples[0]]),
+            "to_ns": int(session.times[samples[-1]]),
+            "class_share": [round(float(x), 4) for x in share],
+        }
+    return out
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command; see the module's text."""
+    parser = argparse.ArgumentParser(prog="python -m tickrt.models.train", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--model", required=True, help="seed_lstm or light_lstm")
+    parser.add_argument("--data", required=True, type=Path, help="event file to train on")
+    parser.add_argument(
+        "--unseen", action="append", default=[], type=Path, help="event file to test on; repeatable"
+    )
+    parser.add_argument("--out", type=Path, default=FOLDER, help="default: the package itself")
+    parser.add_argument("--threads", type=int, default=1, help="of torch; default 1")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--stride", type=int, default=2, help="evaluate every so many rows")
+    options = parser.parse_args(arguments)
+    try:
+        names = recipes()
+    except ImportError as error:
+        raise ConfigError(f"training needs torch: pip install 'tickrt[train]' ({error})") from error
+    if options.model not in names:
+        raise ConfigError(f"--model: expected one of {', '.join(names)}, got {options.model!r}")
+    figures = train(
+        options.model,
+        options.data,
+        options.unseen,
+        options.out,
+        options.threads,
+        options.seed,
+        options.stride,
+    )
+    for part, result in figures["evaluation"].items():
+        print(part, json.dumps(result["model"]))
+
+
+if __name__ == "__main__":
+    main()
