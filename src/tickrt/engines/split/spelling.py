@@ -12,6 +12,7 @@ Entry points: `normalise`, `unmerge`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -254,7 +255,7 @@ def _recurrent(graph: Graph, node: Node) -> list[Node]:
 
 
 def unmerge(graph: Graph) -> None:
-    """[T, batch, E] → [T·batch, E] → linear layer → [T, batch, E']: drop the two reshapes.
+    """[T, batch, E] → [T·batch, E] → linear layer → [T, batch, E']: keep time apart throughout.
 
     PyTorch's multi-head attention exports so; merged with the batch, time would be lost.
     """
@@ -269,14 +270,14 @@ def unmerge(graph: Graph) -> None:
         chain, end = _row_chain(graph, node, readers)
         if not chain or end is None:
             continue
-        lead = graph.shapes[node.inputs[0]][:-1]
-        merged = node.outputs[0]
-        chain[0].inputs = [node.inputs[0] if i == merged else i for i in chain[0].inputs]
+        lead = graph.shapes[end.outputs[0]][:-1]
+        shape = (*lead, graph.shapes[node.outputs[0]][-1])
+        graph.shapes[node.outputs[0]] = node.attrs["shape"] = shape
         chain[-1].outputs = end.outputs
         for step in chain:
             last = graph.shapes[step.outputs[0]][-1]
             graph.shapes[step.outputs[0]] = (*lead, last)
-        dropped.update((id(node), id(end)))
+        dropped.add(id(end))
     graph.nodes = [node for node in graph.nodes if id(node) not in dropped]
 
 
@@ -285,15 +286,16 @@ def _row_chain(
 ) -> tuple[list[Node], Node | None]:
     """Operators on the last axis that follow `start` one by one, and the Reshape that undoes it."""
     source, target = graph.shapes[start.inputs[0]], graph.shapes[start.outputs[0]]
-    if len(source) < 3 or len(target) != 2 or source[-1] != target[-1]:
+    if len(source) < 3 or len(target) != 2 or target[0] == source[0]:
         return [], None
     chain: list[Node] = []
     tensor = start.outputs[0]
     while tensor not in graph.outputs and len(readers.get(tensor, ())) == 1:
         (node,) = readers[tensor]
         if node.op == "Reshape":
-            fits = graph.shapes[node.outputs[0]][:-1] == source[:-1]
-            fits &= graph.shapes[node.outputs[0]][-1] == graph.shapes[tensor][-1]
+            *lead, last = graph.shapes[node.outputs[0]]
+            fits = list(source[: len(lead)]) == lead and last == graph.shapes[tensor][-1]
+            fits = fits and prod(source[len(lead) :]) == target[1] and len(lead) > 1
             return chain, node if fits else None
         others = [i for i in node.inputs if i != tensor]
         known = all(i in graph.constants for i in others)
