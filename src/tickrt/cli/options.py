@@ -175,9 +175,8 @@ def _symbol_of(path: Path) -> str | None:
 
     try:
         with np.load(path, allow_pickle=False) as file:
-            symbol = json.loads(file["meta"].tobytes()).get("symbol")
-            return str(symbol) if symbol else None
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+            return str(json.loads(file["meta"].tobytes())["instrument"]["symbol"])
+    except (OSError, ValueError, KeyError, TypeError):
         instrument = load_events(path).instrument  # says what is wrong with the file
         return instrument.symbol if instrument else None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -9,8 +10,16 @@ import typer
 
 from tickrt.cli import options
 from tickrt.cli.options import Backend, Policy
+from tickrt.errors import ConfigError
 
 __all__ = ["run"]
+
+
+def _check_core(pin: int | None) -> None:
+    usable = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+    if pin is not None and pin not in usable:
+        cores = ", ".join(map(str, sorted(usable))) or "none on this system"
+        raise ConfigError(f"--pin {pin}: expected a core that this process may use: {cores}")
 
 
 def run(
@@ -81,6 +90,7 @@ def run(
     from tickrt.cli.progress import bar, working
     from tickrt.config import parse_pace
 
+    _check_core(pin)
     config = options.build_config(
         data=data,
         model=model,

@@ -1,0 +1,106 @@
+"""``tickrt bench split``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tickrt.cli import options
+
+__all__ = ["bench_split"]
+
+
+def _models(names: list[str], weights: Path | None) -> dict[str, Any]:
+    """Name → maker of the model.
+
+    Raises:
+        ConfigError: an unknown name, or a trained network without `--weights`.
+    """
+    from functools import partial
+
+    import onnx
+
+    from tickrt.errors import ConfigError
+    from tickrt.models import find_model
+    from tickrt.models.zoo import TRAINED, ZOO, trained
+
+    found: dict[str, Any] = {}
+    for name in names or [*ZOO, *(TRAINED if weights else ())]:
+        if name in ZOO:
+            found[name] = ZOO[name]
+        elif name in TRAINED:
+            if weights is None:
+                raise ConfigError(f"{name}: give the folder of its checkpoint by --weights")
+            found[name] = partial(trained, name, weights)
+        else:
+            found[name] = partial(onnx.load, str(find_model(name).onnx))
+    return found
+
+
+def bench_split(
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(help="Reference models, shipped models or ONNX files; default: all."),
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option("--weights", help="Folder of the DeepLOB and BiN-CTABL weights.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=0.05, help="How long to measure each model.")] = 2.0,
+    as_json: options.Json = False,
+) -> None:
+    """Time models whole and split, in ONNX Runtime on one thread, in one run.
+
+    [bold]Examples[/bold]
+
+    \b
+      tickrt bench split
+      tickrt bench split lstm-seed transformer-2 --seconds 5
+    """
+    from tickrt.cli.output import print_json
+    from tickrt.cli.progress import working
+    from tickrt.engines.split.compare import compare
+
+    found: list[dict[str, Any]] = []
+    for name, maker in _models(models or [], weights).items():
+        with working(name, as_json):
+            found.append({"model": name, **compare(maker(), seconds=seconds)})
+    if as_json:
+        print_json(found)
+    else:
+        _print_table(found)
+
+
+def _print_table(found: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
+    table.add_column("model")
+    heads = (
+        "whole, µs p50 / p99",
+        "on path, µs p50 / p99",
+        "faster",
+        "share",
+        "off path",
+        "parity",
+    )
+    for head in heads:
+        table.add_column(head, justify="right")
+    for entry in found:
+        if not entry["split"]:
+            table.add_row(entry["model"], "runs whole:", entry["why_not"])
+            continue
+        full, step = entry["times_us"]["full"], entry["times_us"]["step"]
+        off = entry["off_path"]
+        table.add_row(
+            entry["model"],
+            f"{full['p50']:,.1f} / {full['p99']:,.1f}",
+            f"{step['p50']:,.1f} / {step['p99']:,.1f}",
+            f"{entry['speedup']:.1f} ×",
+            f"{entry['share_on_path']:.2%}",
+            f"{off} {entry['times_us'][off]['p50']:,.0f} µs",
+            f"{entry['parity']['max_rel']:.0e}",
+        )
+    Console(highlight=False, soft_wrap=True).print(table)

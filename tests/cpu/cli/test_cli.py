@@ -1,0 +1,271 @@
+"""The commands as a user types them: what they print, write and refuse, and the exit code."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from support import market_file, tiny_model, tiny_spec
+from tickrt.cli import main
+from tickrt.errors import ConfigError
+from tickrt.market.instrument import KNOWN
+from tickrt.strategy.params import MakerParams, TakerParams
+from tickrt.strategy.risk import RiskLimits
+
+COMMANDS = [
+    ["demo"],
+    ["run"],
+    ["backtest"],
+    ["models"],
+    ["data", "convert"],
+    ["data", "info"],
+    ["data", "simulate"],
+    ["data", "verify"],
+    ["bench", "pipeline"],
+]
+STAGES = ("tick_to_order", "book", "features", "engine", "decision")
+
+
+class Result(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+    def json(self) -> Any:
+        assert self.code == 0, self.err
+        assert self.err == ""
+        return json.loads(self.out, parse_constant=pytest.fail)
+
+
+Tickrt = Callable[..., Result]
+
+
+@pytest.fixture
+def tickrt(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Tickrt:
+    """Runs ``tickrt`` in this process, on a terminal of 100 columns."""
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("TERMINAL_WIDTH", "100")
+    monkeypatch.setenv("NO_COLOR", "1")
+
+    def call(*arguments: object) -> Result:
+        code = main([str(a) for a in arguments])
+        return Result(code, *capsys.readouterr())
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an event file, a spec and a model that fits it."""
+    folder = tmp_path_factory.mktemp("session")
+    market_file(folder / "btc.npz", 300)
+    spec = tiny_spec(folder)
+    tiny_model(spec, folder / "tiny.onnx")
+    return folder
+
+
+def arguments(session: Path, out: Path) -> list[object]:
+    spec = session / "tiny4.toml"
+    data = ["--data", session / "btc.npz", "--model", session / "tiny.onnx", "--spec", spec]
+    eager = ["--param", "enter_threshold=0.05", "--param", "exit_threshold=0"]
+    return [*data, *eager, "--out", out]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_help_teaches_with_examples(tickrt: Tickrt, command: list[str]) -> None:
+    result = tickrt(*command, "--help")
+    assert result.code == 0
+    assert "Examples" in result.out
+    assert f"tickrt {' '.join(command)}" in result.out
+    assert "--json" in result.out
+
+
+def test_help_of_run_names_every_parameter_and_limit(tickrt: Tickrt) -> None:
+    words = set(re.findall(r"\w+", tickrt("run", "--help").out))
+    for kind in (TakerParams, MakerParams, RiskLimits):
+        names = {field.name for field in dataclasses.fields(kind)} - {"symbols"}
+        assert names <= words
+
+
+def test_version(tickrt: Tickrt) -> None:
+    assert re.fullmatch(r"tickrt \d+\.\d+\.\d+\n", tickrt("--version").out)
+
+
+def test_run_prints_what_was_promised_as_json(
+    tickrt: Tickrt, session: Path, tmp_path: Path
+) -> None:
+    report = tickrt("run", *arguments(session, tmp_path / "out"), "--json").json()
+    for key in ("events", "rows", "orders", "risk_rejects", "latency_us", "engine", "feature_hash"):
+        assert key in report
+    assert report["rows"] == 300
+    assert report["orders"] > 0
+    for stage in STAGES:
+        assert {"count", "mean", "p50", "p99", "p999", "max"} <= set(report["latency_us"][stage])
+    assert report["engine"]["backend"] == "onnxruntime"
+    assert re.fullmatch(r"[0-9a-f]{64}", report["engine"]["model_sha256"])
+    assert re.fullmatch(r"[0-9a-f]{64}", report["feature_hash"])
+    assert "series" not in report
+    full = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert full["series"][0]["mid"]
+    assert "<svg" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_run_prints_a_table(tickrt: Tickrt, session: Path, tmp_path: Path) -> None:
+    result = tickrt("run", *arguments(session, tmp_path / "out"))
+    assert result.code == 0
+    for text in ("tick-to-order", "BTCUSDT", "refused by risk", "report.html"):
+        assert text in result.out
+
+
+def test_backtest_charges_the_latency_given_and_reports_money(
+    tickrt: Tickrt, session: Path, tmp_path: Path
+) -> None:
+    given = [*arguments(session, tmp_path / "out"), "--latency-us", 30]
+    report = tickrt("backtest", *given, "--json").json()
+    assert report["kind"] == "backtest"
+    assert report["backtest"]["inference_latency_us"]["p50"] == 30
+    for key in ("pnl_gross", "pnl_net", "fees", "sharpe", "max_drawdown", "fill_ratio"):
+        assert key in report["backtest"]
+
+
+def test_a_backtest_can_charge_what_a_run_measured(
+    tickrt: Tickrt, session: Path, tmp_path: Path
+) -> None:
+    ran = tickrt("run", *arguments(session, tmp_path / "run"), "--json").json()
+    given = [*arguments(session, tmp_path / "out"), "--latency-us", ran["report"]]
+    report = tickrt("backtest", *given, "--json").json()
+    charged = report["backtest"]["inference_latency_us"]["p50"]
+    assert 0 < charged <= ran["latency_us"]["tick_to_decision"]["max"]
+
+
+def test_strategies_and_symbols_multiply(tickrt: Tickrt, session: Path, tmp_path: Path) -> None:
+    eth = market_file(tmp_path / "eth.npz", 200, seed=3, instrument=KNOWN["ETHUSDT"])
+    more = ["--data", eth, "--strategy", "taker", "--strategy", "maker", "--json"]
+    report = tickrt("run", *arguments(session, tmp_path / "out"), *more).json()
+    assert report["symbols"] == ["BTCUSDT", "ETHUSDT"]
+    assert sorted(report["strategies"]) == [
+        "maker BTCUSDT",
+        "maker ETHUSDT",
+        "taker BTCUSDT",
+        "taker ETHUSDT",
+    ]
+
+
+def test_risk_limits_reach_the_risk_checks(tickrt: Tickrt, session: Path, tmp_path: Path) -> None:
+    tight = ["--risk", "max_order_notional=0.01", "--json"]
+    report = tickrt("run", *arguments(session, tmp_path / "out"), *tight).json()
+    assert report["orders"] == 0
+    assert report["risk_rejects"]["notional"] > 0
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (["--data", "nowhere.npz"], "nowhere.npz"),
+        (["--model", "nowhere.onnx"], "nowhere.onnx"),
+        (["--spec", "nowhere.toml"], "nowhere.toml"),
+        (["--symbol", "XRP"], "XRP"),
+        (["--param", "speed=3"], "speed"),
+        (["--param", "enter_threshold"], "NAME=VALUE"),
+        (["--param", "enter_threshold=high"], "a number"),
+        (["--param", "enter_threshold=7"], "enter_threshold"),
+        (["--risk", "max_messages=0"], "max_messages"),
+        (["--pace", "fast"], "--pace"),
+        (["--pin", "4095"], "4095"),
+    ],
+)
+def test_what_is_wrong_is_one_line_and_exit_code_2(
+    tickrt: Tickrt, session: Path, tmp_path: Path, wrong: list[str], said: str
+) -> None:
+    result = tickrt("run", *arguments(session, tmp_path / "out"), *wrong)
+    assert result.code == 2
+    assert result.out == ""
+    assert result.err.startswith("error: ")
+    assert said in result.err
+    assert result.err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_latency_option_is_checked(tickrt: Tickrt, session: Path, tmp_path: Path) -> None:
+    for text in ("quick", "-1", "nan"):
+        result = tickrt("backtest", *arguments(session, tmp_path / "out"), f"--latency-us={text}")
+        assert result.code == 2
+        assert "--latency-us" in result.err
+
+
+def test_unknown_commands_and_options_are_usage_errors(tickrt: Tickrt) -> None:
+    for wrong in (["fly"], ["run", "--fly"], ["run"]):
+        result = tickrt(*wrong)
+        assert result.code == 2
+        assert "Traceback" not in result.err
+
+
+def test_bugs_are_not_hidden(tickrt: Tickrt, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("tickrt.feeds.info.describe", broken)
+    with pytest.raises(ZeroDivisionError):
+        tickrt("data", "info", "x.npz")
+
+
+def test_data_info_describes_a_file(tickrt: Tickrt, session: Path) -> None:
+    facts = tickrt("data", "info", session / "btc.npz", "--json").json()
+    assert facts["batches"] == 300
+    assert facts["instrument"]["symbol"] == "BTCUSDT"
+    assert facts["book"]["crossed_batches"] == 0
+    assert "BTCUSDT" in tickrt("data", "info", session / "btc.npz").out
+
+
+def test_data_convert_reads_a_gdax_snapshot_and_updates(tickrt: Tickrt, tmp_path: Path) -> None:
+    (tmp_path / "garbage.csv").write_text("not,a,capture\n1,2,3\n")
+    result = tickrt("data", "convert", tmp_path / "garbage.csv", "-o", tmp_path / "x.npz")
+    assert result.code == 2
+    assert "garbage.csv" in result.err
+    assert not (tmp_path / "x.npz").exists()
+
+
+def test_simulated_data_is_the_same_for_the_same_seed(tickrt: Tickrt, tmp_path: Path) -> None:
+    files = [tmp_path / name for name in ("a.npz", "b.npz", "c.npz")]
+    for path, seed in zip(files, (5, 5, 6), strict=True):
+        made = tickrt(
+            "data", "simulate", "-o", path, "--events", 3000, "--seed", seed, "--json"
+        ).json()
+        assert made["events"] >= 3000
+    first, same, other = (path.read_bytes() for path in files)
+    assert first == same
+    assert first != other
+    assert tickrt("data", "simulate", "-o", files[0], "--events", 5, "--seconds", 1).code == 2
+
+
+def test_models_are_listed_and_described(tickrt: Tickrt) -> None:
+    listed = tickrt("models", "--json").json()
+    assert "seed_lstm" in [model["name"] for model in listed]
+    for model in listed:
+        assert re.fullmatch(r"[0-9a-f]{64}", model["sha256"])
+        assert tickrt("models", model["name"]).code == 0
+        assert model["name"] in tickrt("models").out
+    assert tickrt("models", "nowhere").code == 2
+
+
+def test_bench_measures_both_specs(tickrt: Tickrt, session: Path) -> None:
+    results = tickrt(
+        "bench", "pipeline", "--data", session / "btc.npz", "--spec", "light", "--json"
+    ).json()
+    assert [r["spec"] for r in results] == ["light"]
+    assert results[0]["orders"] > 200
+    assert results[0]["latency_us"]["tick_to_order"]["count"] == results[0]["orders"]
+
+
+def test_the_errors_that_pydantic_finds_become_ours() -> None:
+    from tickrt.cli.errors import validated
+    from tickrt.config import SessionConfig
+
+    with pytest.raises(ConfigError, match="threads"), validated():
+        SessionConfig(data=(Path("x"),), threads=0)
