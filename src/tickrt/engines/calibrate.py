@@ -167,7 +167,7 @@ def _only(model: ModelProto, targets: set[str]) -> None:
                 node.input[position] = quantize.input[0]
 
 
-def _calibration(model: ModelProto, feeds: Sequence[Feed], method: str) -> Calibration:
+def _calibration(model: ModelProto, feeds: Sequence[Feed], method: Method) -> Calibration:
     """The scales that were written into the graph, by the tensor that they are for."""
     constants = {t.name: t for t in model.graph.initializer}
     scales = {}

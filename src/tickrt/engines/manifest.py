@@ -77,7 +77,7 @@ class Builder(_Part):
 class Calibration(_Part):
     """How INT8 or FP8 scales came about; `scales` by tensor."""
 
-    method: str
+    method: Literal["minmax", "entropy", "percentile"]
     samples: int
     rows_sha256: str
     scales: dict[str, float]

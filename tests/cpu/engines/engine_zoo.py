@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-T, F, H = 12, 8, 16
+T, F, H = 8, 8, 16
 
 
 class Net:
