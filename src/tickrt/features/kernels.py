@@ -23,7 +23,7 @@ import math
 import numpy as np
 
 from tickrt.intrinsics import call3
-from tickrt.jit import inline_kernel, kernel
+from tickrt.jit import inline_kernel, inner, kernel
 from tickrt.market.kernels import top_levels
 
 __all__ = ["make_row", "on_event", "reset"]
@@ -73,7 +73,7 @@ def reset(streams, k):
                 streams.user[block, STATE + i] = 0.0
 
 
-@kernel
+@inner
 def _pad(ticks, side, count, n, step):
     """Levels that the book does not have: one tick further each, quantity 0."""
     last = ticks[side, count - 1]
@@ -82,7 +82,7 @@ def _pad(ticks, side, count, n, step):
         ticks[side, i] = last
 
 
-@kernel
+@inner
 def _scaled(x, inv_unit, log_scale):
     """x in its unit; with `log_scale` sign(x)·log(1 + |x|)."""
     v = x * inv_unit
@@ -93,25 +93,31 @@ def _scaled(x, inv_unit, log_scale):
     return math.log1p(v)
 
 
-@kernel
-def _levels(raw, out, n, ticks, qtys, logs, k, mid, inv_unit):
-    """n numbers each: bid distance, bid log quantity, ask distance, ask log quantity."""
+@inner
+def _levels(raw, n, ticks, qtys, logs, mid, inv_unit):
+    """n numbers each: bid distance, bid log quantity, ask distance, ask log quantity.
+
+    `raw`, `ticks`, `qtys`, `logs` begin where this stream and column do: an index that is a plain
+    loop variable is known not to be negative, so the loops become vector code.
+    """
+    bids, asks = raw[:n], raw[2 * n : 3 * n]
     for i in range(n):
-        raw[out + i] = mid - ticks[0, i]
+        bids[i] = mid - ticks[0, i]
     for i in range(n):
-        raw[out + 2 * n + i] = ticks[1, i] - mid
+        asks[i] = ticks[1, i] - mid
     for side in range(2):
-        base = out + n + 2 * n * side
+        out = raw[(2 * side + 1) * n : (2 * side + 2) * n]
+        cache = logs[side]
         for i in range(n):
             slot = ticks[side, i] & (LOG_SLOTS - 1)
             q = qtys[side, i]
-            if logs[k, side, slot, 0] != q:
-                logs[k, side, slot, 0] = q
-                logs[k, side, slot, 1] = math.log1p(q * inv_unit)
-            raw[base + i] = logs[k, side, slot, 1]
+            if cache[slot, 0] != q:
+                cache[slot, 0] = q
+                cache[slot, 1] = math.log1p(q * inv_unit)
+            out[i] = cache[slot, 1]
 
 
-@kernel
+@inner
 def _order_flow(raw, out, n, ticks, qtys, before, k, fresh, inv_unit, log_scale):
     """Order-flow imbalance per level since the last row; 0 for the first row after a reset.
 
@@ -137,7 +143,7 @@ def _order_flow(raw, out, n, ticks, qtys, before, k, fresh, inv_unit, log_scale)
         raw[out + i] = _scaled(flow, inv_unit, log_scale)
 
 
-@kernel
+@inner
 def _imbalance(n, qtys):
     """(bid − ask) / (bid + ask) quantity over n levels."""
     bid = 0.0
@@ -148,7 +154,7 @@ def _imbalance(n, qtys):
     return (bid - ask) / (bid + ask)
 
 
-@kernel
+@inner
 def _returns(raw, out, n, params, first, mids, k, seq, count, mid):
     """(mid / mid `lag` rows ago − 1) in basis points; 0 while fewer rows than that were made."""
     mask = mids.shape[1] - 1
@@ -161,7 +167,7 @@ def _returns(raw, out, n, params, first, mids, k, seq, count, mid):
         raw[out + i] = value
 
 
-@kernel
+@inner
 def _user(streams, o, n_bid, n_ask):
     """Call a user's column by its address; NaN in its result slot says that it raised."""
     block = streams.ops[o, BLOCK]
@@ -177,7 +183,7 @@ def _user(streams, o, n_bid, n_ask):
     return streams.user[block, RESULT]
 
 
-@kernel
+@inline_kernel
 def _run(streams, k, n_bid, n_ask, mid, ts_ns):
     """Run stream k's program into `raw`; OK (0), or COLUMN_NOT_FINITE."""
     raw, params = streams.raw, streams.params
@@ -187,7 +193,7 @@ def _run(streams, k, n_bid, n_ask, mid, ts_ns):
         kind = streams.ops[o, KIND]
         out, n, first = streams.ops[o, OUT], streams.ops[o, COUNT], streams.ops[o, PARAM]
         if kind == LEVELS:
-            _levels(raw, out, n, ticks, qtys, streams.logs, k, mid, params[first])
+            _levels(raw[out:], n, ticks, qtys, streams.logs[k], mid, params[first])
         elif kind == VOLUME:
             scale, logarithm = params[first], params[first + 1]
             raw[out] = _scaled(streams.acc[k, SIGNED], scale, logarithm)
@@ -216,22 +222,18 @@ def _run(streams, k, n_bid, n_ask, mid, ts_ns):
     return 0
 
 
-@kernel
-def _store(streams, k, seq):
-    """Normalise `raw`, clip it, and write it as row `seq` into both halves of the ring."""
-    width, window = streams.width[k], streams.window[k]
-    norm, clip = streams.norm_offset[k], streams.clip[k]
-    raw, rows = streams.raw, streams.rows
-    first = streams.row_offset[k] + (seq % window) * width
-    second = first + window * width
-    for i in range(width):
-        value = (raw[i] - streams.mean[norm + i]) * streams.inv_std[norm + i]
-        value = min(max(value, -clip), clip)
-        rows[first + i] = value
-        rows[second + i] = value
+@inner
+def _store(raw, mean, inv_std, clip, row, twin):
+    """Normalise `raw`, clip it, and write it into both halves of the ring."""
+    for i in range(len(row)):
+        value = (raw[i] - mean[i]) * inv_std[i]
+        value = value if value < clip else clip
+        row[i] = value if value > -clip else -clip
+    for i in range(len(row)):
+        twin[i] = row[i]
 
 
-@kernel
+@inline_kernel
 def make_row(streams, k, book, s, ts_ns):
     """Complete a batch: make stream k's next row from symbol s's book.
 
@@ -260,7 +262,17 @@ def make_row(streams, k, book, s, ts_ns):
         reset(streams, k)
         return code
     seq = streams.seq[k] + 1
-    _store(streams, k, seq)
+    width, window, norm = streams.width[k], streams.window[k], streams.norm_offset[k]
+    first = streams.row_offset[k] + (seq % window) * width
+    second = first + window * width
+    _store(
+        streams.raw,
+        streams.mean[norm : norm + width],
+        streams.inv_std[norm : norm + width],
+        streams.clip[k],
+        streams.rows[first : first + width],
+        streams.rows[second : second + width],
+    )
     streams.seq[k] = seq
     streams.count[k] += 1
     streams.last_ts[k] = ts_ns

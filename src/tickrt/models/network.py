@@ -34,7 +34,12 @@ EXPORT_TOLERANCE = 1e-5  # of a probability
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one model is made."""
+    """How one model is made.
+
+    `column_dropout`: share of the columns that are zero for a whole chunk. `depth_decay`: book level
+    n is scaled by ``n ** −depth_decay`` while it trains, so that deep levels are learned slower; the
+    factors are folded into the weights afterwards.
+    """
 
     spec: str
     layers: int
@@ -45,6 +50,7 @@ class Recipe:
     weight_decay: float = 1e-2
     dropout: float = 0.3
     column_dropout: float = 0.0
+    depth_decay: float = 0.0
     batch: int = 32
 
 
@@ -54,8 +60,12 @@ class Network(nn.Module):
     In training, columns are dropped for a chunk as a whole.
     """
 
-    def __init__(self, width: int, recipe: Recipe) -> None:
+    gain: torch.Tensor
+
+    def __init__(self, gain: F4, recipe: Recipe) -> None:
         super().__init__()
+        width = len(gain)
+        self.register_buffer("gain", torch.from_numpy(gain))
         between = recipe.dropout if recipe.layers > 1 else 0.0
         self.lstm = nn.LSTM(width, recipe.hidden, recipe.layers, batch_first=True, dropout=between)
         self.columns = nn.Dropout(recipe.column_dropout)
@@ -64,8 +74,15 @@ class Network(nn.Module):
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         kept = self.columns(torch.ones_like(rows[:, :1]))
-        out, _ = self.lstm(rows * kept)
+        out, _ = self.lstm(rows * (self.gain * kept))
         return self.head(self.dropout(out))
+
+    def fold(self) -> Network:
+        """Move the gain into the first layer's weights."""
+        with torch.no_grad():
+            self.lstm.weight_ih_l0 *= self.gain
+            self.gain.fill_(1.0)
+        return self
 
 
 class Window(nn.Module):
@@ -87,6 +104,13 @@ def class_weights(labels: I8) -> torch.Tensor:
     return torch.tensor(weights / (weights * share).sum(), dtype=torch.float32)
 
 
+def gain(names: tuple[str, ...], decay: float) -> F4:
+    """The factor of each column: n ** −decay for level n of the book, else 1."""
+    level = [int(n.rsplit("_", 1)[1]) if n.startswith(("bid_", "ask_")) else 1 for n in names]
+    factors: F4 = (np.array(level) ** -decay).astype(np.float32)
+    return factors
+
+
 def fit(
     rows: F4,
     labels: I8,
@@ -94,6 +118,7 @@ def fit(
     window: int,
     recipe: Recipe,
     mirror: Mirror | None,
+    names: tuple[str, ...],
     seed: int,
     progress: Callable[[int, dict[str, Any]], None],
 ) -> tuple[Network, list[dict[str, Any]]]:
@@ -105,6 +130,8 @@ def fit(
         parts: samples of the training and of the validation part.
         window: T.
         mirror: exchange bid and ask of half of the chunks, or None.
+        names: of the columns.
+        seed: of everything that is drawn.
         progress: called after each epoch with its number and figures.
 
     Returns:
@@ -112,7 +139,7 @@ def fit(
     """
     torch.manual_seed(seed)
     generator = np.random.default_rng(seed)
-    network = Network(rows.shape[1], recipe)
+    network = Network(gain(names, recipe.depth_decay), recipe)
     optimiser = torch.optim.AdamW(
         network.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay
     )
@@ -148,7 +175,7 @@ def fit(
         if figures["macro_f1"] > best_f1:
             best, best_f1 = copy.deepcopy(network), figures["macro_f1"]
         progress(epoch + 1, figures)
-    return best.eval(), history
+    return best.eval().fold(), history
 
 
 def _chunks(
@@ -183,7 +210,7 @@ def _validate(
     weights: torch.Tensor,
 ) -> dict[str, Any]:
     network.eval()
-    whole = Window(network)
+    whole = Window(copy.deepcopy(network).fold())
     with torch.no_grad():
         out = torch.cat([whole(torch.from_numpy(b)) for b in batches(rows, samples, window)])
     y = torch.from_numpy(labels[samples])

@@ -113,6 +113,7 @@ def train(
             spec.window,
             recipe,
             mirror,
+            spec.names,
             seed,
             progress,
         )
