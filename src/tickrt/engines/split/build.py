@@ -63,7 +63,8 @@ class Operator:
     """One operator of the model, for reports and for the drawing.
 
     `place`: ``on`` (runs wholly in `step`), ``split`` (its newest positions run in `step`) or
-    ``off`` (not on the path). `inputs` and `outputs` are tensor names.
+    ``off`` (not on the path). `share`: how many of its positions run in `step`, 0…1. `inputs` and
+    `outputs` are tensor names.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Operator:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     macs: int
+    share: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -282,14 +284,16 @@ def _operators(a: Analysis, step: Emitter) -> tuple[Operator, ...]:
         if all(graph.is_static(o) for o in node.outputs):
             continue
         place: Literal["on", "split", "off"] = "off"
+        share = 0.0
         if node.outputs[0] in step.emitted:
             halved = any(o == node.outputs[0] for o, _ in step.carried)
-            fresh = a.flow(node.outputs[0]).fresh
-            whole = len(fresh) == len(a.positions(node.outputs[0])) and not halved
-            place = "on" if whole else "split"
+            positions = len(a.positions(node.outputs[0]))
+            share = len(step.emitted[node.outputs[0]]) / positions
+            place = "split" if halved or share < 1 else "on"
         inputs = tuple(i for i in node.inputs if i and not graph.is_static(i))
+        outputs = tuple(o for o in node.outputs if o)
         work = cost.macs_of(node, graph.shapes)
-        found.append(Operator(node.name, node.op, place, inputs, tuple(node.outputs), work))
+        found.append(Operator(node.name, node.op, place, inputs, outputs, work, share))
     return tuple(found)
 
 

@@ -13,7 +13,7 @@ _FILL = {"on": "#d1495b", "split": "#edae49", "off": "#c9d3da"}
 _INK = {"on": "#ffffff", "split": "#222222", "off": "#444444"}
 _MEANS = {
     "on": "on the path: the whole operator waits for the newest row",
-    "split": "split: its newest positions are on the path",
+    "split": "split: the share of its positions that is on the path is the red strip",
     "off": "off the path: done before the row arrives, or not needed",
 }
 
@@ -70,8 +70,12 @@ def _box(place: tuple[int, int], op: Operator) -> str:
     box = (
         f'<rect x="{x}" y="{y}" width="{_WIDE}" height="{_HIGH}" rx="5" fill="{_FILL[op.place]}"/>'
     )
+    strip = ""
+    if op.place == "split":
+        wide = max(4, round(_WIDE * op.share))
+        strip = f'<rect x="{x}" y="{y}" width="{wide}" height="4" fill="{_FILL["on"]}"/>'
     text = _text(x + _WIDE // 2, y + 19, label, _INK[op.place], "middle")
-    return f"<g><title>{escape(op.name)}: {_MEANS[op.place]}</title>{box}{text}</g>"
+    return f"<g><title>{escape(op.name)}: {_MEANS[op.place]}</title>{box}{strip}{text}</g>"
 
 
 def _edge(start: tuple[int, int], end: tuple[int, int]) -> str:

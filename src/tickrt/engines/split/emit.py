@@ -67,7 +67,7 @@ class Emitter:
     _count: int = 0
     frozen_states: bool = False
     time_varying: bool = False
-    emitted: set[str] = field(default_factory=set)
+    emitted: dict[str, Positions] = field(default_factory=dict)
     memo: dict[str, Any] = field(default_factory=dict)
 
     # What rules call -----------------------------------------------------------------------
@@ -280,7 +280,7 @@ class Emitter:
             if wanted:
                 fresh[tensor] = tuple(sorted(wanted))
         if fresh:
-            self.emitted.add(node.outputs[0])
+            self.emitted[node.outputs[0]] = max(fresh.values(), key=len)
         made = self.a.rule(node).emit(self, node, fresh) if fresh else {}
         for tensor in wants:
             self._answer(tensor, made.get(tensor, ""), fresh.get(tensor, ()))

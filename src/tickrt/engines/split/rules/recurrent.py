@@ -295,44 +295,38 @@ class GRU(Recurrent):
     def cell(self, out: Emitter, node: Node, row: str, weights: Weights) -> State:
         h = weights.hidden
         hidden = self.carried(out, node, "hidden", h)
-        gates = self.gates(out, row, weights.w, self.carried(out, node, "gates", 3 * h))
-        zr, candidate = self.split(out, gates, [2 * h, h])
-        z, r = self.split(out, out.node("Sigmoid", [zr]), [h, h])
+        gates = self.gates(out, row, weights.w[: 2 * h], self.carried(out, node, "gates", 2 * h))
+        z, r = self.split(out, out.node("Sigmoid", [gates]), [h, h])
         if node.attrs.get("linear_before_reset", 0):
+            bias = weights.input_bias[2 * h :]
             reset = out.node("Mul", [r, self.carried(out, node, "candidate", h)])
         else:
+            bias = weights.input_bias[2 * h :] + weights.hidden_bias[2 * h :]
             recurrent = out.constant(weights.r[2 * h :].T)
             reset = out.node("MatMul", [out.node("Mul", [r, hidden]), recurrent])
+        candidate = self.hidden_gemm(out, row, weights.w[2 * h :], bias)
         candidate = out.node("Tanh", [out.node("Add", [candidate, reset])])
         keep = out.node("Mul", [z, out.node("Sub", [hidden, candidate])])
         return State(out.node("Add", [candidate, keep]))
 
     def recurrent_half(self, out: Emitter, node: Node, state: State) -> dict[str, str]:
-        weights = self.weights(out.a, node)
-        matrix, bias = self._gates(node, weights)
-        made = {"hidden": state.h, "gates": self.hidden_gemm(out, state.h, matrix, bias)}
-        if node.attrs.get("linear_before_reset", 0):
-            h = weights.hidden
-            rest = weights.hidden_bias[2 * h :]
-            made["candidate"] = self.hidden_gemm(out, state.h, weights.r[2 * h :], rest)
+        made = {"hidden": state.h}
+        for key, (matrix, bias) in self._halves(node, self.weights(out.a, node)).items():
+            made[key] = self.hidden_gemm(out, state.h, matrix, bias)
         return made
 
     def start_from(self, node: Node, weights: Weights, h: Array, c: Array) -> dict[str, Array]:
-        matrix, bias = self._gates(node, weights)
-        made = {"hidden": h, "gates": h @ matrix.T + bias}
-        if node.attrs.get("linear_before_reset", 0):
-            rows = slice(2 * weights.hidden, None)
-            made["candidate"] = h @ weights.r[rows].T + weights.hidden_bias[rows]
-        return made
+        halves = self._halves(node, weights)
+        return {"hidden": h, **{key: h @ m.T + bias for key, (m, bias) in halves.items()}}
 
-    def _gates(self, node: Node, weights: Weights) -> tuple[Array, Array]:
-        """R and bias of what is added to W·x: nothing recurrent for the candidate."""
-        rows = slice(2 * weights.hidden, None)
-        matrix, bias = weights.r.copy(), weights.input_bias + weights.hidden_bias
-        matrix[rows] = 0
+    def _halves(self, node: Node, weights: Weights) -> dict[str, tuple[Array, Array]]:
+        """R and bias of each carried product with h."""
+        size = 2 * weights.hidden
+        bias = weights.input_bias + weights.hidden_bias
+        halves = {"gates": (weights.r[:size], bias[:size])}
         if node.attrs.get("linear_before_reset", 0):
-            bias[rows] = weights.input_bias[rows]
-        return matrix, bias
+            halves["candidate"] = (weights.r[size:], weights.hidden_bias[size:])
+        return halves
 
 
 @register("RNN")
