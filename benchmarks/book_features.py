@@ -40,7 +40,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CAPTURE = ("btcusd_perp_20240808.gz", "btcusd_perp_20240809.gz")
 TARGETS = {"tickrt: book + light spec": 5e6, "tickrt: book + l2_100x100 spec": 1e6}
 NOTE = (
-    "hftbacktest plays each event twice, at the exchange and at the trader, and keeps order queues; "
+    "hftbacktest plays each event twice, at the exchange and at the trader, with order queues; "
     "nautilus_trader's idle backtest includes its matching engine and a call into Python a message"
 )
 
