@@ -10,6 +10,8 @@ At `start` the reports of our orders are read and the batch is applied; the engi
 charged; at `start + charge` what it decided is submitted. So a slow engine sees stale books and
 falls behind, as it would live.
 
+It ends with the venue's data: what would be decided on its last batch, or after it, is not.
+
 Invariant: with the same events, engine outputs and charged times the orders are the same, byte by
 byte.
 """
@@ -36,6 +38,7 @@ from tickrt.strategy.kernels import equity
 
 # venue.CALLS, venue.Venue.times, run.Clock.state (a test holds them equal).
 ELAPSE, NOW, BUY, SELL, CANCEL_ORDER, ORDERS, CLEAR_INACTIVE = 0, 1, 2, 3, 4, 5, 6
+CALLS_USED = (ELAPSE, NOW, BUY, SELL, CANCEL_ORDER, ORDERS, CLEAR_INACTIVE)
 TIME, ENDED, VENUE_ERROR, REFUSED = 0, 1, 2, 3
 VENUE_FAILED = -50
 BUSY, CHARGED, NEXT_MARK, MARKS = 0, 1, 2, 3

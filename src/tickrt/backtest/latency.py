@@ -5,7 +5,8 @@ Entry points: `InferenceLatency.constant`, `.per_row`, `.resampled`, `.from_cdf`
 `.measured`.
 
 Invariant: everything but `measured` is deterministic: the n-th inference of a backtest is charged
-the n-th time, modulo their number. What `measured` charged can be charged again with `per_row`.
+the n-th time, modulo their number. `measured` also keeps the loop busy for the off-path work after
+each order; what it charged is in the backtest's `charged_ns()` and can be charged again.
 """
 
 from __future__ import annotations
