@@ -40,10 +40,9 @@ def _version(library: str) -> str | None:
 
 def machine() -> dict[str, Any]:
     """The processor, its cores, the system, and the versions that a figure depends on."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "cpu": _cpu_model(),
-        "cores": usable,
+        "cores": os.cpu_count(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "libraries": {name: _version(name) for name in _LIBRARIES},

@@ -20,6 +20,8 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +126,20 @@ def measure(events: Any, instrument: Instrument, repetitions: int) -> list[dict[
     return rows
 
 
+@contextmanager
+def one_core() -> Iterator[None]:
+    """Keep this process on one core, where the system can do that."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(before)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Measure, print a table, write the JSON; 1 where a target was missed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.book_features")
@@ -133,9 +149,8 @@ def main(arguments: list[str] | None = None) -> int:
     file = load_events(options.data) if options.data else recorded_capture()
     if file.instrument is None:
         sys.exit(f"{file.path}: names no instrument; make it with `tickrt data convert`")
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # one core for everyone
-    rows = measure(file.data, file.instrument, max(1, options.repetitions))
+    with one_core():
+        rows = measure(file.data, file.instrument, max(1, options.repetitions))
     for row in rows:
         rate, cost = row["events_per_s"] / 1e6, row["ns_per_event"]
         print(f"{row['name']:42} {rate:8.2f} M events/s {cost:9.1f} ns/event")
