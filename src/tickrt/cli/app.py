@@ -14,12 +14,18 @@ from tickrt import __version__
 from tickrt.cli import (
     backtest,
     bench_pipeline,
+    build,
     data_convert,
     data_info,
     data_simulate,
     data_verify,
     demo,
+    diff,
+    inspect,
+    keys,
     models,
+    rebuild,
+    registry,
     run,
 )
 from tickrt.cli.errors import exit_code
@@ -45,6 +51,14 @@ data = typer.Typer(
     context_settings=_SETTINGS,
 )
 bench = typer.Typer(help="Measure this machine.", no_args_is_help=True, context_settings=_SETTINGS)
+key_files = typer.Typer(
+    help="Keys that sign and encrypt bundles.", no_args_is_help=True, context_settings=_SETTINGS
+)
+store = typer.Typer(
+    help="Built bundles, and the channels that say which of them runs where.",
+    no_args_is_help=True,
+    context_settings=_SETTINGS,
+)
 
 app.command("demo")(demo.demo)
 app.command("run")(run.run)
@@ -57,6 +71,20 @@ data.command("verify")(data_verify.verify)
 app.add_typer(bench, name="bench")
 bench.command("pipeline")(bench_pipeline.pipeline)
 app.command("models")(models.models)
+app.command("build")(build.build)
+app.command("inspect")(inspect.inspect)
+app.command("verify-on-target")(inspect.verify_on_target)
+app.command("diff")(diff.diff)
+app.command("rebuild", context_settings={"allow_extra_args": True})(rebuild.rebuild)
+app.add_typer(key_files, name="keys")
+key_files.command("new")(keys.new)
+app.add_typer(store, name="registry")
+store.command("add")(registry.add)
+store.command("list")(registry.list_)
+store.command("promote")(registry.promote)
+store.command("rollback")(registry.rollback)
+store.command("history")(registry.history)
+store.command("gc")(registry.gc)
 
 
 def _show_version(wanted: bool) -> None:

@@ -173,7 +173,7 @@ def build(
         BuildError: the parity check failed, and the request does not allow that.
     """
     started = time.perf_counter()
-    model, sha256 = load_onnx(request.model)
+    model, sha256, source = load_onnx(request.model)
     library = choose_backend(request)
     targets = resolve_targets(request, library)
     _check(request, library, rows)
@@ -213,17 +213,17 @@ def build(
         split=_split_facts(parts, request),
         gates=gates,
     )
-    payloads = _payloads(engines, parts, request)
+    payloads = _payloads(engines, parts, source if request.embed else b"")
     return Built(manifest, payloads, _report(manifest, engines, time.perf_counter() - started))
 
 
-def _payloads(engines: Sequence[Engine], parts: Parts, request: BuildRequest) -> dict[str, bytes]:
+def _payloads(engines: Sequence[Engine], parts: Parts, source: bytes) -> dict[str, bytes]:
     payloads = {engine.info.payload: engine.data for engine in engines}
     if parts.result is not None and parts.result.bank:
         starts = [np.ascontiguousarray(entry.start, "<f4") for entry in parts.result.bank]
         payloads[BANK] = b"".join(start.tobytes() for start in starts)
-    if request.embed:
-        payloads[SOURCE] = parts.source.SerializeToString(deterministic=True)
+    if source:
+        payloads[SOURCE] = source
     return payloads
 
 

@@ -169,6 +169,7 @@ class Bundle:
         manifest: the verified manifest.
         digest: the bundle's digest in hex, its content address.
         signed_by: the key id (hex) of the trusted key that verified it, or None.
+        key_id: the key id (hex) that the file claims, verified or not; None when unsigned.
         encrypted: whether payloads need a key.
     """
 
@@ -189,6 +190,7 @@ class Bundle:
         head, base = _verified_head(where, read, size, trust, allow_unsigned)
         self.digest = head.digest.hex()
         self.signed_by = head.signed_by
+        self.key_id = head.key_id
         self.encrypted = head.flags == ENCRYPTED
         self._manifest_digest = hashlib.sha256(head.manifest).digest()
         self._salt, entries = _parse_index(where, head.index, size - TRAILER.size - base)
@@ -271,6 +273,7 @@ class _Head:
     flags: int
     digest: bytes
     signed_by: str | None
+    key_id: str | None
 
 
 def _verified_head(
@@ -296,7 +299,8 @@ def _verified_head(
     if digest != _digest(header + manifest + index):
         raise TamperedError(f"{where}: damaged: the digest of its manifest does not match")
     signed_by = _check_signature(where, digest, key_id, signature, trust, allow_unsigned)
-    return _Head(manifest, index, flags, digest, signed_by), base
+    claimed = key_id.hex() if any(key_id) else None
+    return _Head(manifest, index, flags, digest, signed_by, claimed), base
 
 
 def _check_signature(

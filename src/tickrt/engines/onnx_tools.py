@@ -29,6 +29,7 @@ __all__ = [
     "model_kind",
     "name_nodes",
     "parameter_count",
+    "parse_onnx",
     "sort_nodes",
     "tensor_infos",
 ]
@@ -44,8 +45,8 @@ FLOATS: Final = {
 _GONE: Final = {".uff": "UFF", ".caffemodel": "Caffe", ".prototxt": "Caffe"}
 
 
-def load_onnx(path: Path) -> tuple[ModelProto, str]:
-    """Read a model and the SHA-256 of its file.
+def load_onnx(path: Path) -> tuple[ModelProto, str, bytes]:
+    """Read a model, the SHA-256 of its file, and its bytes with all weights inside.
 
     Raises:
         ModelError: not there, not ONNX, or a format that today's builders no longer read.
@@ -59,14 +60,28 @@ def load_onnx(path: Path) -> tuple[ModelProto, str]:
         data = path.read_bytes()
     except OSError as error:
         raise ModelError(f"{path}: {error.strerror}") from None
+    model = parse_onnx(data, str(path), path.parent)
+    # Weights that lay outside are inside now; a file that was whole stays the same bytes.
+    whole = b"external" not in data or onnx.load_from_string(data) == model
+    source = data if whole else model.SerializeToString(deterministic=True)
+    return model, hashlib.sha256(data).hexdigest(), source
+
+
+def parse_onnx(data: bytes, where: str, folder: Path | None = None) -> ModelProto:
+    """A model from its bytes; weights that lie outside are read from `folder`.
+
+    Raises:
+        ModelError: not ONNX; the message begins with `where`.
+    """
     try:
         model = onnx.load_from_string(data)
-        onnx.external_data_helper.load_external_data_for_model(model, str(path.parent))
+        if folder is not None:
+            onnx.external_data_helper.load_external_data_for_model(model, str(folder))
     except Exception as error:  # protobuf and onnx raise many kinds
-        raise ModelError(f"{path}: not a readable ONNX model: {_first_line(error)}") from None
+        raise ModelError(f"{where}: not a readable ONNX model: {_first_line(error)}") from None
     if not model.graph.node or not model.graph.output:
-        raise ModelError(f"{path}: not an ONNX model (no nodes or no outputs)")
-    return model, hashlib.sha256(data).hexdigest()
+        raise ModelError(f"{where}: not an ONNX model (no nodes or no outputs)")
+    return model
 
 
 def _first_line(error: Exception) -> str:

@@ -1,0 +1,302 @@
+"""``tickrt build``."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tickrt.cli import keys, options
+from tickrt.errors import BundleError, ConfigError
+
+if TYPE_CHECKING:
+    from tickrt.engines.build_request import BuildRequest
+
+__all__ = ["build"]
+
+_ENGINE, _NUMBERS, _CHECK = "The engine", "Precision", "Check"
+
+
+class Backend(StrEnum):
+    """What the engine is for."""
+
+    AUTO = "auto"
+    ONNXRUNTIME = "onnxruntime"
+    TENSORRT = "tensorrt"
+    TENSORRT_RTX = "tensorrt_rtx"
+
+
+class Precision(StrEnum):
+    """The type of what is not kept in fp32."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+    BF16 = "bf16"
+    INT8 = "int8"
+    FP8 = "fp8"
+
+
+class Method(StrEnum):
+    """How calibration chooses ranges."""
+
+    MINMAX = "minmax"
+    ENTROPY = "entropy"
+    PERCENTILE = "percentile"
+
+
+def build(
+    model: Annotated[
+        str | None, typer.Argument(help="A shipped model (see: tickrt models) or an ONNX file.")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The bundle.")] = Path("model.bundle"),
+    rebuild: Annotated[
+        Path | None,
+        typer.Option("--rebuild", help="Build this bundle's embedded ONNX again, for here."),
+    ] = None,
+    backend: Annotated[
+        Backend,
+        typer.Option(help="auto: what this machine can run.", rich_help_panel=_ENGINE),
+    ] = Backend.AUTO,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="GPU architecture, without a GPU: 7.5, 8.0, 8.6, 8.9, 12.x; repeat.",
+            rich_help_panel=_ENGINE,
+        ),
+    ] = None,
+    profile: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="INPUT=MIN:OPT:MAX",
+            help="Bounds of dynamic axes, e.g. rows=1:1:128; one per profile.",
+            rich_help_panel=_ENGINE,
+        ),
+    ] = None,
+    workspace: Annotated[
+        int | None,
+        typer.Option(min=1, help="MiB; default 512, attention 2048.", rich_help_panel=_ENGINE),
+    ] = None,
+    window: Annotated[
+        int | None,
+        typer.Option(min=1, help="T, where the model leaves it open.", rich_help_panel=_ENGINE),
+    ] = None,
+    level: Annotated[
+        int | None,
+        typer.Option(min=0, max=5, help="Optimisation level.", rich_help_panel=_ENGINE),
+    ] = None,
+    sparse: Annotated[
+        bool, typer.Option("--sparse", help="2:4 weights (checked).", rich_help_panel=_ENGINE)
+    ] = False,
+    refit: Annotated[
+        bool, typer.Option("--refit", help="Weights can be replaced.", rich_help_panel=_ENGINE)
+    ] = False,
+    version_compatible: Annotated[
+        bool,
+        typer.Option(
+            "--version-compatible", help="Newer libraries can load it.", rich_help_panel=_ENGINE
+        ),
+    ] = False,
+    split: Annotated[
+        bool, typer.Option("--split/--no-split", help="Tick-split.", rich_help_panel=_ENGINE)
+    ] = True,
+    stateful: Annotated[
+        bool,
+        typer.Option("--stateful", help="Trained with carried state.", rich_help_panel=_ENGINE),
+    ] = False,
+    precision: Annotated[Precision, typer.Option(rich_help_panel=_NUMBERS)] = Precision.FP32,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATTERN",
+            help="Hold in fp32: softmax, norm, head, cell, an operator, or a glob on layer names; "
+            "repeat. Default: softmax, norm, head.",
+            rich_help_panel=_NUMBERS,
+        ),
+    ] = None,
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(help="Event file: rows for calibration and parity.", rich_help_panel=_NUMBERS),
+    ] = None,
+    method: Annotated[Method, typer.Option(rich_help_panel=_NUMBERS)] = Method.MINMAX,
+    samples: Annotated[
+        int, typer.Option(min=1, help="Windows to calibrate on.", rich_help_panel=_NUMBERS)
+    ] = 256,
+    spec: options.Spec = None,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(min=0.0, help="Largest error that passes.", rich_help_panel=_CHECK),
+    ] = None,
+    allow_failed_parity: Annotated[
+        bool, typer.Option("--allow-failed-parity", rich_help_panel=_CHECK)
+    ] = False,
+    embed: Annotated[
+        bool,
+        typer.Option("--embed/--no-embed", help="Keep the ONNX in it.", rich_help_panel=_CHECK),
+    ] = True,
+    encrypt: keys.Encrypt = None,
+    sign: keys.Sign = None,
+    trust: keys.Trust = None,
+    key: keys.Key = None,
+    as_json: options.Json = False,
+) -> None:
+    """Build a model into one bundle: tick-split, precision, engine, parity, signature.
+
+    [bold]Examples[/bold]
+
+    \b
+      tickrt build seed_lstm -o seed.bundle
+      tickrt build seed_lstm -o seed.bundle --backend tensorrt --target 8.9 --precision fp16
+      tickrt build m.onnx -o m.bundle --precision int8 --calibrate btcusd.npz --spec light
+      tickrt build m.onnx -o m.bundle --sign file:k.sign.key --encrypt env:DESK_KEY
+      tickrt build --rebuild old.bundle -o new.bundle --target 8.6
+    """
+    import tempfile
+
+    from tickrt.engines.build_request import BuildRequest, rebuild_request
+
+    changes: dict[str, Any] = {
+        "backend": backend.value,
+        "targets": tuple(target or ()),
+        "allow_failed_parity": allow_failed_parity,
+        "embed": embed,
+    }
+    given: dict[str, Any] = {
+        "precision": precision.value,
+        "keep": tuple(keep) if keep else None,
+        "method": method.value,
+        "samples": samples,
+        "profiles": tuple(profile or ()),
+        "workspace": workspace << 20 if workspace else None,
+        "window": window,
+        "level": level,
+        "sparse": sparse,
+        "refit": refit,
+        "version_compatible": version_compatible,
+        "split": split,
+        "stateful": stateful,
+        "tolerance": tolerance,
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        if rebuild is not None:
+            if model is not None:
+                raise ConfigError("name a model or --rebuild a bundle, not both")
+            manifest, path = _embedded(rebuild, Path(folder), trust, key)
+            request = replace(rebuild_request(manifest, path), **changes)
+            spec_here: str | Path | None = spec or manifest.model.spec
+        else:
+            from tickrt.models import find_model
+
+            if model is None:
+                raise ConfigError("name a shipped model (see: tickrt models) or an ONNX file")
+            path = Path(model)
+            spec_here = spec
+            if path.suffix.lower() not in (".uff", ".caffemodel", ".prototxt"):
+                files = find_model(model)
+                path, spec_here = files.onnx, spec or files.spec
+            set_here = {name: value for name, value in given.items() if value is not None}
+            request = BuildRequest(model=path, **changes, **set_here)
+        _run(request, calibrate, spec_here, out, encrypt, sign, as_json)
+
+
+def _embedded(bundle: Path, folder: Path, trust: Any, key: Any) -> tuple[Any, Path]:
+    """A bundle's manifest, and its original ONNX as a file.
+
+    Raises:
+        BundleError: there is none in it.
+    """
+    from tickrt.engines.build import SOURCE
+    from tickrt.engines.bundle import open_bundle
+
+    trusted = keys.load_trust(trust)
+    loaded = keys.load_encrypt(key)
+    with open_bundle(bundle, trusted, loaded, allow_unsigned=not trusted) as opened:
+        if SOURCE not in [entry.name for entry in opened.entries]:
+            raise BundleError(f"{bundle}: it was built with --no-embed; build from the ONNX file")
+        path = folder / f"{opened.manifest.model.name}.onnx"
+        path.write_bytes(opened.payload(SOURCE))
+        return opened.manifest, path
+
+
+def _run(
+    request: BuildRequest,
+    calibrate: Path | None,
+    spec: str | Path | None,
+    out: Path,
+    encrypt: str | None,
+    sign: str | None,
+    as_json: bool,
+) -> None:
+    from tickrt.cli.output import print_json
+    from tickrt.cli.progress import bar, working
+    from tickrt.cli.rows import find_spec, load_rows
+    from tickrt.engines.build import build as build_bundle
+    from tickrt.engines.build import write_built
+    from tickrt.engines.onnx_tools import load_onnx, model_info
+
+    sealed, signer = keys.load_encrypt(encrypt), keys.load_sign(sign)
+    rows, said = None, ""
+    if calibrate is not None:
+        onnx_model, sha256, _ = load_onnx(request.model)
+        info = model_info(onnx_model, sha256, request.model.stem)
+        found = find_spec(spec, info.feature_hash, str(request.model))
+        with working(f"rows of {calibrate.name}", as_json):
+            rows, said = load_rows(calibrate, found), calibrate.name
+        if request.window is None:
+            request = replace(request, window=found.window)
+    with bar("building", as_json) as report:
+        built = build_bundle(
+            request, rows, said, lambda role, phase, done, total: report(done, total)
+        )
+    digest = write_built(built, out, sealed, signer)
+    facts = {"path": str(out), "digest": digest, "bytes": out.stat().st_size, **built.report}
+    facts |= {"signed": signer is not None, "encrypted": sealed is not None}
+    if as_json:
+        print_json(json.loads(json.dumps(facts)))
+    else:
+        show(facts)
+
+
+def show(facts: dict[str, Any]) -> None:
+    """The build report as tables."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from tickrt.cli.output import print_facts
+
+    parity = {k: v for k, v in facts["parity"].items() if v not in (None, "")}
+    graph = facts["gates"].get("graph_parity")
+    graph = {k: v for k, v in graph.items() if v not in (None, "")} if graph else None
+    arch = facts["gpu_arch"]
+    print_facts(
+        str(facts["path"]),
+        {
+            "digest": facts["digest"][:16],
+            "bytes": facts["bytes"],
+            "backend": f"{facts['backend']} {facts['version']}",
+            **({"gpu_arch": arch} if arch else {}),
+            "precision": facts["precision"],
+            "parity": parity,
+            **({"graph_parity": graph} if graph else {}),
+            "reproducible": facts["reproducible"],
+            "seconds": facts["seconds"],
+        },
+    )
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 2), header_style="dim")
+    for column in ("engine", "bytes", "layers before", "after", "precision", "seconds"):
+        table.add_column(column)
+    for engine in facts["engines"]:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in engine["precision"].items())
+        after = engine["layers_after"]
+        table.add_row(
+            engine["role"],
+            f"{engine['bytes']:,}",
+            str(engine["layers_before"]),
+            "–" if after is None else str(after),
+            kinds,
+            f"{engine['seconds']:.2f}",
+        )
+    Console(highlight=False).print(table)
