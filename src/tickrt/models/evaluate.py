@@ -2,8 +2,8 @@
 
 `evaluate` runs the ONNX file itself with ONNX Runtime, on full windows in time order, as the loop
 would. The baselines are fitted on the training part: logistic regression on the imbalance of the
-best quantities (balanced class weights), and the majority class. A prediction is the most probable
-class.
+best quantities, with the model's class weights and with balanced ones, and the majority class. A
+prediction is the most probable class.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tickrt.models.dataset import CLASSES, F4, I8, Session
 
@@ -63,23 +62,31 @@ def predict(onnx: Path, rows: F4, samples: I8, window: int, threads: int) -> F4:
 
 
 class Baselines:
-    """Queue-imbalance regression and majority class, fitted once on training samples."""
+    """Queue-imbalance regressions and majority class, fitted once on training samples."""
 
     def __init__(self, session: Session, train: I8) -> None:
         from sklearn.linear_model import LogisticRegression
 
         x, y = session.imbalances[train, None], session.labels[train]
-        self.regression = LogisticRegression(class_weight="balanced").fit(x, y)
-        self.majority = int(np.bincount(y, minlength=3).argmax())
+        share = np.maximum(np.bincount(y, minlength=3), 1) / len(y)
+        root = {label: float(share[label] ** -0.5) for label in range(3)}
+        self.regressions = {
+            f"logistic_regression_queue_imbalance_{name}": LogisticRegression(
+                class_weight=weights
+            ).fit(x, y)
+            for name, weights in (("same_weights", root), ("balanced", "balanced"))
+        }
+        self.majority = int(share.argmax())
 
     def figures(self, session: Session, samples: I8) -> dict[str, Any]:
         """Their metrics at `samples` of any session."""
         labels = session.labels[samples]
-        guess: NDArray[np.int64] = self.regression.predict(session.imbalances[samples, None])
-        return {
-            "logistic_regression_queue_imbalance": metrics(labels, guess.astype(np.int64)),
-            "majority_class": metrics(labels, np.full_like(labels, self.majority)),
+        x = session.imbalances[samples, None]
+        out = {
+            name: metrics(labels, regression.predict(x).astype(np.int64))
+            for name, regression in self.regressions.items()
         }
+        return out | {"majority_class": metrics(labels, np.full_like(labels, self.majority))}
 
 
 def evaluate(

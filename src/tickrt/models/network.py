@@ -36,9 +36,9 @@ EXPORT_TOLERANCE = 1e-5  # of a probability
 class Recipe:
     """How one model is made.
 
-    `column_dropout`: share of the columns that are zero for a whole chunk. `depth_decay`: book level
-    n is scaled by ``n ** −depth_decay`` while it trains, so that deep levels are learned slower; the
-    factors are folded into the weights afterwards.
+    `column_dropout`: share of the columns that are zero for a whole chunk. `depth_decay`: book
+    level n is scaled by ``n ** −depth_decay`` while it trains, so that deep levels are learned
+    slower; the factors are folded into the weights afterwards.
     """
 
     spec: str
@@ -223,6 +223,17 @@ def _validate(
     }
 
 
+def _is_zero(makers: dict[str, Any], name: str) -> bool:
+    """Whether a value is zeros of a computed shape, or a slice of such."""
+    maker = makers.get(name)
+    if maker is not None and maker.op_type == "Slice":
+        return _is_zero(makers, maker.input[0])
+    if maker is None or maker.op_type != "ConstantOfShape":
+        return False
+    values = [onnx.numpy_helper.to_array(a.t) for a in maker.attribute if a.name == "value"]
+    return not any(value.any() for value in values)
+
+
 def drop_zero_states(graph: Any) -> None:
     """Take out the zero initial states that torch computes from the batch size.
 
@@ -232,8 +243,7 @@ def drop_zero_states(graph: Any) -> None:
     for node in graph.node:
         if node.op_type == "LSTM":
             for i in range(5, min(7, len(node.input))):
-                maker = makers.get(node.input[i])
-                if maker is not None and maker.op_type == "ConstantOfShape" and not maker.attribute:
+                if _is_zero(makers, node.input[i]):
                     node.input[i] = ""
             while node.input and not node.input[-1]:
                 node.input.pop()

@@ -48,7 +48,13 @@ def recipes() -> dict[str, Recipe]:
 
     return {
         "seed_lstm": Recipe(
-            spec="l2_100x100", layers=2, hidden=128, epochs=20, weight_decay=0.1, column_dropout=0.3
+            spec="l2_100x100",
+            layers=2,
+            hidden=128,
+            epochs=20,
+            weight_decay=0.1,
+            column_dropout=0.3,
+            depth_decay=0.75,
         ),
         "light_lstm": Recipe(spec="light", layers=1, hidden=32, learning_rate=3e-3),
     }
