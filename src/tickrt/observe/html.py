@@ -57,8 +57,8 @@ def _title(report: Report) -> str:
         return str(report["title"])
     what = "Backtest" if report.get("kind") == "backtest" else "Run"
     symbols = ", ".join(str(s) for s in report.get("symbols") or [])
-    model = (report.get("engine") or {}).get("model")
-    return " · ".join(part for part in (what, symbols, str(model or "")) if part)
+    model = str((report.get("engine") or {}).get("model") or "").removesuffix(".onnx")
+    return " · ".join(part for part in (what, symbols, model) if part)
 
 
 def _header(report: Report, title: str) -> str:

@@ -25,6 +25,7 @@ _LABELS = {
     "fill_ratio": "fill ratio",
     "hit_rate": "hit rate",
     "events_per_s": "events/s",
+    "seconds": "length",
     "wall_s": "time in the loop",
     "compile_s": "compiling",
     "startup_s": "start to first tick",

@@ -254,7 +254,15 @@ def test_models_are_listed_and_described(tickrt: Tickrt) -> None:
     assert tickrt("models", "nowhere").code == 2
 
 
-def test_bench_measures_both_specs(tickrt: Tickrt, session: Path) -> None:
+def test_demo_goes_from_nothing_to_two_reports(tickrt: Tickrt, tmp_path: Path) -> None:
+    out = tmp_path / "demo"
+    made = tickrt("demo", "--out", out, "--seconds", 10, "--model", "light_lstm", "--json").json()
+    assert made["run"]["rows"] > 100
+    assert made["backtest"]["pnl_net"] is not None
+    assert [Path(path).is_file() for path in made["reports"]] == [True, True]
+
+
+def test_bench_measures_the_spec_asked_for(tickrt: Tickrt, session: Path) -> None:
     results = tickrt(
         "bench", "pipeline", "--data", session / "btc.npz", "--spec", "light", "--json"
     ).json()

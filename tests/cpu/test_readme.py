@@ -1,0 +1,105 @@
+"""What the documentation says is true: commands run, links lead somewhere, code works."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tickrt.cli import main
+from tickrt.features.spec import load_spec
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BLOCK = re.compile(r"(<!-- run -->\n)?^ *```(\w+)\n(.*?)^ *```", re.M | re.S)
+
+
+def blocks(page: Path, language: str, *, marked: bool = False) -> list[str]:
+    """The code blocks of a page in a language; `marked`: only those after ``<!-- run -->``."""
+    found = BLOCK.findall(page.read_text(encoding="utf-8"))
+    return [text for mark, kind, text in found if kind == language and (mark or not marked)]
+
+
+def test_readme_commands_run(tmp_path: Path) -> None:
+    scripts = blocks(ROOT / "README.md", "sh", marked=True)
+    assert len(scripts) == 2
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    for script in scripts:
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", script],
+            cwd=tmp_path,
+            env={**os.environ, "PATH": path},
+            capture_output=True,
+            text=True,
+            timeout=280,
+        )
+        assert done.returncode == 0, f"{script}\n{done.stderr}"
+    for part in ("run", "backtest"):
+        assert (tmp_path / "out" / part / "report.html").is_file()
+
+
+def commands() -> list[str]:
+    """Every ``tickrt …`` line that the documentation shows."""
+    lines = []
+    for page in PAGES:
+        for block in blocks(page, "sh"):
+            lines += [line.strip() for line in block.splitlines() if line.startswith("tickrt ")]
+    return sorted(set(lines))
+
+
+@pytest.mark.parametrize("line", commands())
+def test_commands_and_options_shown_exist(
+    line: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERMINAL_WIDTH", "200")
+    words = shlex.split(line, comments=True)[1:]
+    command = []
+    while words and re.fullmatch(r"[a-z][a-z-]*", words[0]):
+        command.append(words.pop(0))
+    given = [word.split("=")[0] for word in words if word.startswith("-")]
+    groups = ("data", "bench", "registry", "keys")
+    command = command[:2] if command and command[0] in groups else command[:1]
+    assert main([*command, "--help"]) == 0
+    text = capsys.readouterr().out
+    for option in given:
+        assert re.search(rf"(?<!\S){re.escape(option)}(?!\S)", text), f"{line}: {option}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)", text) + re.findall(
+        r'src(?:set)?="([^"]+)"', text
+    )
+    local = [t for t in targets if not t.startswith(("http://", "https://"))]
+    assert not [t for t in local if not (page.parent / t).exists()]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_paths_named_in_backticks_exist(page: Path) -> None:
+    """``docs/x.md``, ``tests/…/y.py``, ``strategy/kernels.py``: they are still there."""
+    named = re.findall(r"`([\w./-]+/[\w.-]+\.(?:py|md|toml|json))`", page.read_text("utf-8"))
+    places = (ROOT, ROOT / "src", ROOT / "src" / "tickrt")
+    assert not [n for n in named if not any((place / n).exists() for place in places)]
+
+
+def test_the_feature_column_of_the_howto_works(tmp_path: Path) -> None:
+    page = ROOT / "docs" / "howto-feature-column.md"
+    (tmp_path / "my_columns.py").write_text(blocks(page, "python")[0])
+    (tmp_path / "mine.toml").write_text(blocks(page, "toml")[0])
+    spec = load_spec(tmp_path / "mine.toml")
+    assert spec.width == 41
+    assert spec.window == 50
+
+
+def test_the_two_commands_of_the_first_screen_are_targets_of_the_makefile() -> None:
+    first = blocks(ROOT / "README.md", "sh")[0]
+    targets = re.findall(r"^make (\w+)", first, re.M)
+    assert len(targets) == 2
+    makefile = (ROOT / "Makefile").read_text()
+    assert all(re.search(rf"^{target}:", makefile, re.M) for target in targets)
