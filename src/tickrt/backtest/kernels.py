@@ -1,7 +1,7 @@
 """The backtest's loop: the session's own step kernel, with hftbacktest as the venue.
 
-Entry point: `replay(events, x, v, c)`; `x` is a `runtime.state.Loop`, `v` a `venue.Venue`, `c` a
-`run.Clock`. Three times are kept apart, all in ns of local time:
+Entry point: `replay(events, loop, venue, time)`. In the pieces of it `x` is a `runtime.state.Loop`,
+`v` a `venue.Venue`, `c` a `run.Clock`. Three times are kept apart, all in ns of local time:
 
     batch   when the batch was received         busy    until when the loop is occupied by what
     start   = max(batch, busy)                          came before it (inference takes time)
@@ -15,6 +15,8 @@ It ends with the venue's data: what would be decided on its last batch, or after
 Invariant: with the same events, engine outputs and charged times the orders are the same, byte by
 byte.
 """
+
+import numpy as np
 
 from tickrt.execution.kernels import find_order, on_report, record_fill
 from tickrt.intrinsics import call1, call2, call4, call_order, clock, load_f64, load_i64
@@ -188,7 +190,7 @@ def submit(x, v):
     mask = len(x.outbox.intents) - 1
     for i in range(x.outbox.counts[8], x.outbox.counts[0]):
         intent = x.outbox.intents[i & mask]
-        p = int(intent["strategy"])
+        p = np.int64(intent["strategy"])  # int() would keep it an int16
         c = find_order(x.orders, p, int(intent["order_id"]))
         if c < 0:
             continue
@@ -288,9 +290,14 @@ def play_batch(events, x, v, c, q, batch_ns):
     return q, 0
 
 
-@inner
-def play(events, x, v, c):
-    """All batches, until the data ends or `x.stop` is set. Returns a Code."""
+@kernel
+def replay(events, loop, venue, time):
+    """Replay `events` (EVENT_DTYPE, a plain array) until they end or `loop.stop` is set.
+
+    After it `time.marks[:, :time.state[3]]` holds the marks of each second and the last one at the
+    end. Returns a Code.
+    """
+    x, v, c = by_ref(loop), by_ref(venue), by_ref(time)
     v.times[TIME] = 0
     if call2(v.calls[ELAPSE], v.pointer[0], 0) > 1:
         return VENUE_FAILED
@@ -308,12 +315,3 @@ def play(events, x, v, c):
         write_mark(x, c, c.state[MARKS])
         c.state[MARKS] += 1
     return 0
-
-
-@kernel
-def replay(events, x, v, c):
-    """Replay `events` (EVENT_DTYPE, a plain array) against the venue. Returns a Code.
-
-    After it `c.marks[:, :c.state[3]]` holds the marks of each second and the last one at the end.
-    """
-    return play(events, by_ref(x), by_ref(v), by_ref(c))
