@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.fixture(scope="session")
 def market_data() -> Path:
-    """The folder of recorded market data: `TICKRT_DATA`, else `../shared/data`; skips without it."""
+    """The recorded market data: `TICKRT_DATA`, else `../shared/data`; skips without it."""
     folder = Path(os.environ.get("TICKRT_DATA") or ROOT.parent / "shared" / "data")
     if not folder.is_dir():
         pytest.skip(f"recorded market data is not here: set TICKRT_DATA (looked in {folder})")

@@ -1,11 +1,12 @@
 """The one event format and the words for its flags.
 
-`EVENT_DTYPE` is the 64-byte structured dtype of hftbacktest (its ``types.py``), so files made by its
-converters work unchanged. Fields: ``ev`` flags and kind; ``exch_ts``, ``local_ts`` in ns; ``px`` price;
-``qty`` quantity; ``order_id``; ``ival`` here the symbol's index in a session; ``fval`` unused.
+`EVENT_DTYPE` is the 64-byte structured dtype of hftbacktest (its ``types.py``), so files made by
+its converters work unchanged. Fields: ``ev`` flags and kind; ``exch_ts``, ``local_ts`` in ns;
+``px`` price; ``qty`` quantity; ``order_id``; ``ival`` here the symbol's index in a session;
+``fval`` unused.
 
-`BATCH_END` is ours: a flag on the last event of each message. hftbacktest compares only its own flag
-bits, so files that carry ours still load there; files that do not are marked when they are loaded.
+`BATCH_END` is ours: a flag on the last event of each message. hftbacktest compares only its own
+flag bits, so files that carry ours still load there; others are marked when they are loaded.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ EVENT_DTYPE = np.dtype(
 KIND_MASK = 0xFF
 DEPTH = 1  # a level's new quantity; 0 deletes it
 TRADE = 2  # BUY: the aggressor bought
-CLEAR = 3  # drop a side's levels as far as `px` (BUY: at and above, SELL: at and below); px 0/NaN: all
+CLEAR = 3  # drop a side's levels up to `px` (BUY: at and above, SELL: at and below); 0, NaN: all
 SNAPSHOT = 4  # a level of a snapshot; like DEPTH
 BBO = 5  # best bid or ask only; the book ignores it
 

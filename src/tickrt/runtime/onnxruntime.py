@@ -22,7 +22,7 @@ from tickrt.runtime import backend_kernels as k_
 from tickrt.runtime.handle import RowRing
 from tickrt.runtime.ort_api import OrtSession, error_text
 
-__all__ = ["OrtEngine"]
+__all__ = ["OrtBacked", "OrtEngine"]
 
 
 @cache
@@ -35,7 +35,52 @@ def _functions() -> tuple[CFunction, CFunction, CFunction, CFunction]:
     )
 
 
-class OrtEngine:
+class OrtBacked:
+    """What every engine on ONNX Runtime shares: its output, its stamp, its handle, its errors.
+
+    A subclass has `_ctx`, the context of its C functions, with the last failure at `status_column`.
+    """
+
+    backend = "onnxruntime"
+    status_column = k_.STATUS // 8
+
+    def __init__(self, model: ModelInfo, ring: RowRing, threads: int) -> None:
+        self._model, self._ring, self._threads = model, ring, threads
+        self._output = np.zeros((1, model.n_outputs), np.float32)
+        self._stamp = np.zeros(1, np.int64)
+        self._ctx: NDArray[np.int64] = np.zeros(0, np.int64)
+
+    def functions(self) -> tuple[CFunction, CFunction, CFunction, CFunction]:
+        """submit, poll, advance, reset."""
+        return _functions()
+
+    def handle(self) -> NDArray[np.int64]:
+        """int64[10] in the order of `HANDLE_COLUMNS`."""
+        functions = [f.address for f in self.functions()]
+        buffers = [self._ctx.ctypes.data, self._ring.address]
+        buffers += [self._output.ctypes.data, self._stamp.ctypes.data]
+        return np.array([*functions, *buffers, self._model.n_outputs, 1], np.int64)
+
+    def describe(self) -> dict[str, Any]:
+        """Backend, its version, threads, and the model's digest."""
+        import onnxruntime
+
+        return {
+            "backend": self.backend,
+            "version": onnxruntime.__version__,
+            "threads": self._threads,
+            "model": self._model.name,
+            "model_sha256": self._model.sha256,
+        }
+
+    def error(self) -> str:
+        """The text of the last failure; reading it lets the engine run again."""
+        status = int(self._ctx[self.status_column])
+        self._ctx[self.status_column] = 0
+        return error_text(status) if status else ""
+
+
+class OrtEngine(OrtBacked):
     """A whole-window model in ONNX Runtime.
 
     Args:
@@ -47,13 +92,9 @@ class OrtEngine:
         ModelError: ONNX Runtime cannot load the model.
     """
 
-    backend = "onnxruntime"
-
     def __init__(self, model: ModelInfo, ring: RowRing, threads: int = 1) -> None:
-        self._model, self._threads = model, threads
+        super().__init__(model, ring, threads)
         self._session = OrtSession(model.content, threads)
-        self._output = np.zeros((1, model.n_outputs), np.float32)
-        self._stamp = np.zeros(1, np.int64)
         self._names = [
             ctypes.create_string_buffer(name.encode()) for name in (model.input, model.output)
         ]
@@ -70,7 +111,6 @@ class OrtEngine:
             [self._session.tensor(self._output.ctypes.data, self._output.shape)], np.int64
         )
         self._pointers = np.array([ctypes.addressof(name) for name in self._names], np.int64)
-        self._ring = ring
         self._ctx = self._context()
 
     def _context(self) -> NDArray[np.int64]:
@@ -91,31 +131,6 @@ class OrtEngine:
         for offset, value in columns.items():
             ctx[offset // 8] = value
         return ctx
-
-    def handle(self) -> NDArray[np.int64]:
-        """int64[10] in the order of `HANDLE_COLUMNS`."""
-        functions = [f.address for f in _functions()]
-        buffers = [self._ctx.ctypes.data, self._ring.address]
-        buffers += [self._output.ctypes.data, self._stamp.ctypes.data]
-        return np.array([*functions, *buffers, self._model.n_outputs, 1], np.int64)
-
-    def describe(self) -> dict[str, Any]:
-        """Backend, its version, threads, and the model's digest."""
-        import onnxruntime
-
-        return {
-            "backend": self.backend,
-            "version": onnxruntime.__version__,
-            "threads": self._threads,
-            "model": self._model.name,
-            "model_sha256": self._model.sha256,
-        }
-
-    def error(self) -> str:
-        """The text of the last failure; reading it lets the engine run again."""
-        status = int(self._ctx[k_.STATUS // 8])
-        self._ctx[k_.STATUS // 8] = 0
-        return error_text(status) if status else ""
 
     def close(self) -> None:
         """Release the session and its tensors."""

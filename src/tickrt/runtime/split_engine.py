@@ -23,7 +23,8 @@ from tickrt.jit import CFunction, c_function
 from tickrt.runtime import backend_kernels
 from tickrt.runtime import split_kernels as k_
 from tickrt.runtime.handle import RowRing
-from tickrt.runtime.ort_api import OrtSession, error_text
+from tickrt.runtime.onnxruntime import OrtBacked
+from tickrt.runtime.ort_api import OrtSession
 
 __all__ = ["SplitEngine"]
 
@@ -68,7 +69,7 @@ class _Graph:
         ]
 
 
-class SplitEngine:
+class SplitEngine(OrtBacked):
     """A split model in ONNX Runtime.
 
     Args:
@@ -78,12 +79,11 @@ class SplitEngine:
         threads: intra-op threads of every graph.
     """
 
-    backend = "onnxruntime"
+    status_column = k_.STATUS // 8
 
     def __init__(self, model: ModelInfo, plan: SplitPlan, ring: RowRing, threads: int = 1) -> None:
-        self._model, self._plan, self._ring, self._threads = model, plan, ring, threads
-        self._output = np.zeros((1, model.n_outputs), np.float32)
-        self._stamp = np.zeros(1, np.int64)
+        super().__init__(model, ring, threads)
+        self._plan = plan
         copies = 2 if plan.mode == "carry" else 1
         self._states = [
             {name: np.zeros(shape, np.float32) for name, shape in plan.states}
@@ -190,35 +190,20 @@ class SplitEngine:
         """Rows whose states had to be prepared on the path."""
         return int(self._ctx[k_.WAITS // 8])
 
-    def handle(self) -> NDArray[np.int64]:
-        """int64[10] in the order of `HANDLE_COLUMNS`."""
-        functions = [f.address for f in _functions()]
-        buffers = [self._ctx.ctypes.data, self._ring.address]
-        buffers += [self._output.ctypes.data, self._stamp.ctypes.data]
-        return np.array([*functions, *buffers, self._model.n_outputs, 1], np.int64)
+    def functions(self) -> tuple[CFunction, CFunction, CFunction, CFunction]:
+        """submit, poll, advance, reset."""
+        return _functions()
 
     def describe(self) -> dict[str, Any]:
-        """Backend, its version, threads, the model's digest, and what the split does."""
-        import onnxruntime
-
-        return {
-            "backend": self.backend,
-            "version": onnxruntime.__version__,
-            "threads": self._threads,
-            "model": self._model.name,
-            "model_sha256": self._model.sha256,
+        """Also what the split does, its error, and the rows a second that it can sustain."""
+        figures = self._plan.figures
+        return super().describe() | {
             "split": self._plan.mode,
-            "on_path_share": self._plan.figures["on_path_share"],
-            "split_error": self._plan.figures["parity"]["max_rel"],
-            "rows_per_s": self._plan.figures["rows_per_s"],
+            "on_path_share": figures["on_path_share"],
+            "split_error": figures["parity"]["max_rel"],
+            "rows_per_s": figures["rows_per_s"],
             "waits": self.waits,
         }
-
-    def error(self) -> str:
-        """The text of the last failure; reading it lets the engine run again."""
-        status = int(self._ctx[k_.STATUS // 8])
-        self._ctx[k_.STATUS // 8] = 0
-        return error_text(status) if status else ""
 
     def close(self) -> None:
         """Release the sessions and their tensors."""
