@@ -44,11 +44,11 @@ class Here:
     platform: str
 
     @classmethod
-    def look(cls) -> Here:
-        """This machine."""
+    def look(cls, with_gpus: bool = True) -> Here:
+        """This machine; without its GPUs the CUDA driver is left alone."""
         found = {name: library_version(name) for name in _LIBRARIES}
         installed = {name: version for name, version in found.items() if version}
-        return cls(tuple(gpus()), installed, platform_name())
+        return cls(tuple(gpus()) if with_gpus else (), installed, platform_name())
 
 
 def _major(version: str) -> str:
@@ -75,7 +75,7 @@ def check_here(manifest: Manifest, where: str, here: Here | None = None) -> None
     Raises:
         IncompatibleError: library, version, operating system, GPU architecture or driver differ.
     """
-    here = here or Here.look()
+    here = here or Here.look(with_gpus=manifest.builder.backend == "tensorrt")
     builder = manifest.builder
     differences = []
     have = here.libraries.get(builder.library)

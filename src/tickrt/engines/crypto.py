@@ -76,8 +76,10 @@ class KeySource:
             ConfigError: anything else. The text is not repeated: it may be a key given by mistake.
         """
         kind, colon, where = text.partition(":")
-        if colon and kind in ("file", "env", "command") and where:
-            return cls(kind, where)  # type: ignore[arg-type]
+        if colon and kind in ("file", "env", "command") and where.strip():
+            source = cls(kind, where)  # type: ignore[arg-type]
+            source._program()
+            return source
         if not colon and Path(text).exists():
             return cls("file", text)
         raise ConfigError(
@@ -114,8 +116,15 @@ class KeySource:
             raise ConfigError(f"key file:{path}: everybody can read it; run: chmod 600 {path}")
         return text
 
+    def _program(self) -> list[str]:
+        """The command in words. Raises ConfigError for an open quote."""
+        try:
+            return shlex.split(self.where) if self.kind == "command" else []
+        except ValueError:
+            raise ConfigError("key command: a quote is not closed") from None
+
     def _run(self) -> str:
-        program = shlex.split(self.where)
+        program = self._program()
         try:
             done = subprocess.run(
                 program, capture_output=True, timeout=_COMMAND_TIMEOUT_S, check=False
@@ -134,7 +143,7 @@ class KeySource:
 
     def __str__(self) -> str:
         # A command's arguments may hold a token: only the program is shown.
-        shown = shlex.split(self.where)[0] if self.kind == "command" else self.where
+        shown = self._program()[0] if self.kind == "command" else self.where
         return f"{self.kind}:{shown}"
 
 

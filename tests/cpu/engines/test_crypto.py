@@ -66,6 +66,8 @@ def test_keys_do_not_show(paths: dict[str, Path], monkeypatch: pytest.MonkeyPatc
         ("file:/no/such/file", "No such file"),
         ("command:false", "exit status 1"),
         ("deadbeef", "never belongs on the command line"),
+        ("command:vault 'x", "a quote is not closed"),
+        ("command: ", "never belongs on the command line"),
         ("vault:x", "file:PATH, env:NAME or command:"),
     ],
 )

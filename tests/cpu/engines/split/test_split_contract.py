@@ -158,12 +158,12 @@ def test_open_window_needs_its_length() -> None:
 def test_an_operator_without_a_rule_is_moved_whole() -> None:
     nodes = [
         helper.make_node("MatMul", ["x", "w"], ["h"]),
-        helper.make_node("Einsum", ["h"], ["e"], equation="btf->bft"),
-        helper.make_node("Gather", ["e", "last"], ["y"], axis=2),
+        helper.make_node("Trilu", ["h"], ["e"], upper=0),
+        helper.make_node("Gather", ["e", "last"], ["y"], axis=1),
     ]
     model = convolution(["n", 6, 3], nodes, w=rows(3, 2), last=np.array(-1))
     result = split(model)
-    assert [(r.op, r.why) for r in result.reasons] == [("Einsum", "no rule for this operator")]
+    assert [(r.op, r.why) for r in result.reasons] == [("Trilu", "no rule for this operator")]
     assert result.is_split
     assert verify(result, model, rows(10, 3)).ok
 
@@ -231,3 +231,17 @@ def test_several_outputs_have_their_own_costs() -> None:
     assert result.outputs == ("probabilities", last)
     assert [cost.on_path for cost in result.costs] == [24, 24]
     assert verify(result, model, rows(9, 4)).ok
+
+
+def test_half_precision_rows() -> None:
+    weight = rows(3, 2).astype(np.float16)
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["h"]),
+        helper.make_node("ReduceMax", ["h"], ["y"], axes=[1]),
+    ]
+    model = convolution(["n", 6, 3], nodes, w=weight)
+    model.graph.input[0].type.tensor_type.elem_type = TensorProto.FLOAT16
+    model.graph.output[0].type.tensor_type.elem_type = TensorProto.FLOAT16
+    result = split(model)
+    assert (result.dtype, {state.dtype for state in result.states}) == ("float16", {"float16"})
+    assert verify(result, model, rows(9, 3)).ok
