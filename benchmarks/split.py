@@ -4,7 +4,9 @@ Every reference model (`tickrt.models.zoo`) and, where their weights are, DeepLO
 the whole window in ONNX Runtime against `step`, one thread, batch 1, by turns in the same run.
 Parity on 1,000 consecutive windows of the recorded BTC capture.
 
-    python -m benchmarks.split [MODEL…] [--seconds N] [--windows N]
+    python -m benchmarks.split [MODEL…] [--seconds N] [--windows N] [--realtime]
+
+`--realtime` measures under SCHED_FIFO, so that other work on the machine is not measured with it.
 
 The result goes to ``results/split.json``; `benchmarks.split_docs` makes the table and the plot.
 """
@@ -15,6 +17,8 @@ import argparse
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +63,19 @@ def fitted(rows: np.ndarray, width: int) -> np.ndarray:
     return rows[:, np.arange(width) % rows.shape[1]]
 
 
-def run(names: list[str], seconds: float, windows: int) -> dict[str, Any]:
+@contextmanager
+def real_time(wanted: bool) -> Iterator[None]:
+    """Run under SCHED_FIFO, where it is wanted."""
+    if wanted:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+    try:
+        yield
+    finally:
+        if wanted:
+            os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+
+
+def run(names: list[str], seconds: float, windows: int, realtime: bool) -> dict[str, Any]:
     """Compare the models by name."""
     folder = data_folder()
     rows = real_rows(folder, windows + 127)
@@ -69,7 +85,7 @@ def run(names: list[str], seconds: float, windows: int) -> dict[str, Any]:
         window, width = (d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim[1:])
         own = fitted(rows, width)[-(windows + window - 1) :]
         longer = 5 * seconds if name == "lstm-l" else seconds
-        found[name] = compare(model, rows=own, seconds=longer)
+        found[name] = compare(model, rows=own, seconds=longer, around=lambda: real_time(realtime))
         print(f"  {name}: {line(found[name])}", flush=True)
     return found
 
@@ -108,13 +124,20 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("models", nargs="*", metavar="MODEL", help=", ".join(known))
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--windows", type=int, default=1000)
+    parser.add_argument("--realtime", action="store_true", help="measure under SCHED_FIFO")
     options = parser.parse_args(arguments)
     unknown = sorted(set(options.models) - set(known))
     if unknown:
         parser.error(f"no model named {', '.join(unknown)}; there are {', '.join(known)}")
-    found = run(options.models or known, options.seconds, options.windows)
+    found = run(options.models or known, options.seconds, options.windows, options.realtime)
     problems = missed(found)
-    result = {"threads": 1, "targets": TARGETS, "missed": problems, "models": found}
+    result = {
+        "threads": 1,
+        "realtime": options.realtime,
+        "targets": TARGETS,
+        "missed": problems,
+        "models": found,
+    }
     if not options.models:
         print(write_result("split", result))
     for problem in problems:

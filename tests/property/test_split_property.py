@@ -34,6 +34,10 @@ class Maker:
         turned = self.net.op("Transpose", self.x, perm=[0, 2, 1])
         return self.net.op("Transpose", apply(turned), perm=[0, 2, 1])
 
+    def x_as(self, width: int) -> str:
+        """A linear layer on the current tensor."""
+        return self.net.linear(self.x, self.width, width)
+
     def choose(self, *options: int) -> int:
         return int(self.rng.choice(options))
 
@@ -134,6 +138,22 @@ def attention(m: Maker) -> None:
     m.set(m.net.op("MatMul", m.net.op("Softmax", scores, axis=-1), value), width=width)
 
 
+def einsum(m: Maker) -> None:
+    """Attention of one head, written with Einsum, in one of two layouts."""
+    query = m.net.op(
+        "Einsum", m.x, m.net.uniform(m.width, 4, fan_in=m.width), equation="btf,fd->btd"
+    )
+    if m.choose(0, 1):
+        scores = m.net.op("Einsum", query, m.x_as(4), equation="bqd,bkd->bqk")
+    else:
+        turned = m.net.op("Einsum", m.x_as(4), equation="btd->bdt")
+        scores = m.net.op("Einsum", query, turned, equation="bqd,bdk->bqk")
+    past = np.tril(np.ones((m.length, m.length), bool))
+    scores = m.net.op("Add", scores, np.where(past, 0, -np.inf).astype(np.float32))
+    weights = m.net.op("Softmax", scores, axis=2)
+    m.set(m.net.op("Einsum", weights, m.x_as(4), equation="bqk,bkd->bqd"), width=4)
+
+
 def cut(m: Maker) -> None:
     start = m.choose(0, 1, 2)
     if m.length - start < 1:
@@ -193,7 +213,19 @@ def time_mixing(m: Maker) -> None:
 
 BLOCKS = [
     *(linear, unary, positions, layer_norm, softmax, conv, conv, strided, pool, batch_norm),
-    *(recurrent, recurrent, attention, attention, cut, backwards, pad, residual, beside, after),
+    *(
+        recurrent,
+        recurrent,
+        attention,
+        attention,
+        einsum,
+        cut,
+        backwards,
+        pad,
+        residual,
+        beside,
+        after,
+    ),
     *(divided, centred, summed, regrouped, time_mixing),
 ]
 

@@ -32,8 +32,8 @@ __all__ = ["Operator", "OutputCost", "SplitResult", "State", "split", "write"]
 
 @dataclass(frozen=True)
 class State:
-    """One tensor from `pre` to `step`. `shape` has −1 for an open batch; `batch_axis` says where
-    the batch is (−1: nowhere). `recurrent` states can be advanced row by row."""
+    """One tensor from `pre` to `step`. A dimension −k in `shape` is k times the batch;
+    `batch_axis` says where that is (−1: nowhere). `recurrent` states can be advanced row by row."""
 
     name: str
     shape: tuple[int, ...]
@@ -41,6 +41,10 @@ class State:
     batch_axis: int
     recurrent: bool
     nbytes: int
+
+    def shape_at(self, batch: int) -> tuple[int, ...]:
+        """The shape at one batch size."""
+        return tuple(-d * batch if d < 0 else d for d in self.shape)
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,7 @@ class SplitResult:
     Attributes:
         window, time_axis: T, and its axis in the window input.
         input, known, newest: names of the window input and of its two parts.
+        row_shape, dtype: of one row; the input's shape without batch and time.
         states: what goes from `pre` to `step`; where there is none (only the newest row counts),
             `pre` is None and `step` is not.
         costs: multiply-adds by output.
@@ -99,6 +104,7 @@ class SplitResult:
     row_shape: tuple[int, ...]
     stateful: bool
     outputs: tuple[str, ...]
+    dtype: str
     pre: onnx.ModelProto | None
     step: onnx.ModelProto | None
     advance: onnx.ModelProto | None
@@ -241,6 +247,7 @@ def _split(graph: Graph, stateful: bool, model: onnx.ModelProto) -> SplitResult:
         row_shape=tuple(d for i, d in enumerate(row) if i not in (0, graph.time_axis)),
         stateful=stateful,
         outputs=tuple(graph.outputs),
+        dtype=dtype_name(dtype),
         pre=pre_built.model if pre_built else None,
         step=step_built.model,
         advance=None,
@@ -350,6 +357,7 @@ def _whole(model: onnx.ModelProto, input: str | None, stateful: bool) -> SplitRe
         row_shape=(),
         stateful=stateful,
         outputs=tuple(o.name for o in model.graph.output),
+        dtype="",
         pre=None,
         step=None,
         advance=None,

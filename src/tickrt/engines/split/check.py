@@ -16,6 +16,7 @@ from tickrt.errors import SplitError
 __all__ = ["PARITY_LIMIT", "Parity", "Timing", "measure", "random_rows", "verify"]
 
 PARITY_LIMIT = 1e-5  # largest relative error, float32
+_HALF_LIMIT = 5e-3  # where the model's rows are float16 or bfloat16
 _CHUNK = 32
 
 
@@ -33,12 +34,13 @@ class Parity:
     max_rel: float
     by_output: dict[str, float]
     advance_rel: float | None = None
+    limit: float = PARITY_LIMIT
 
     @property
     def ok(self) -> bool:
         """True when every figure is finite and within the limit."""
         worst = max(self.max_rel, self.advance_rel or 0.0)
-        return bool(np.isfinite(worst) and worst <= PARITY_LIMIT)
+        return bool(np.isfinite(worst) and worst <= self.limit)
 
 
 @dataclass(frozen=True)
@@ -73,14 +75,14 @@ def _session(model: onnx.ModelProto) -> Any:
 
 
 def random_rows(result: SplitResult, count: int, seed: int = 0) -> Array:
-    """`count` rows of standard normal float32, [count, *row_shape]."""
+    """`count` rows of standard normal numbers, [count, *row_shape] of the model's type."""
     rng = np.random.default_rng(seed)
-    return rng.standard_normal((count, *result.row_shape)).astype(np.float32)
+    return rng.standard_normal((count, *result.row_shape)).astype(result.dtype)
 
 
 def windows_of(result: SplitResult, rows: Array) -> Array:
     """Every window of consecutive `rows` [n, *row_shape], as a view [n−T+1, *input shape]."""
-    rows = rows.reshape(len(rows), *result.row_shape)
+    rows = rows.reshape(len(rows), *result.row_shape).astype(result.dtype, copy=False)
     view = np.lib.stride_tricks.sliding_window_view(rows, result.window, axis=0)
     return np.moveaxis(view, -1, result.time_axis)
 
@@ -128,14 +130,15 @@ def verify(
     bank = None
     if advance and result.bank:
         bank = _verify_bank(result, full, step, rows[: result.window + 63])
-    return Parity(count, largest, max(errors.values(), default=0.0), errors, bank)
+    limit = PARITY_LIMIT if result.dtype in ("float32", "float64") else _HALF_LIMIT
+    return Parity(count, largest, max(errors.values(), default=0.0), errors, bank, limit)
 
 
 def _verify_bank(result: SplitResult, full: Any, step: Any, rows: Array) -> float:
     session = _session(result.advance)
     bank = {entry.name: entry.start for entry in result.bank}
     states: dict[str, Array] = {}
-    rows = rows.reshape(len(rows), *result.row_shape)
+    rows = rows.reshape(len(rows), *result.row_shape).astype(result.dtype, copy=False)
     windows, worst = windows_of(result, rows), 0.0
     for number, row in enumerate(rows):
         newest = np.expand_dims(row[np.newaxis], result.time_axis)

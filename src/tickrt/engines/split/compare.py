@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from typing import Any
 
@@ -17,13 +19,18 @@ _RANDOM_WINDOWS = 32
 
 
 def compare(
-    model: onnx.ModelProto, *, rows: Array | None = None, seconds: float = 2.0
+    model: onnx.ModelProto,
+    *,
+    rows: Array | None = None,
+    seconds: float = 2.0,
+    around: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> dict[str, Any]:
     """Split, verify and time a model.
 
     Args:
         rows: consecutive rows [n, *row_shape] for parity; default: random ones.
         seconds: how long to measure.
+        around: made and entered around the measurement (a scheduling class, say).
 
     Returns:
         plain data: ``split``, ``why_not``; where it was split also ``parity``, ``times_us`` (p50
@@ -43,7 +50,8 @@ def compare(
     if rows is None:
         rows = random_rows(result, result.window + _RANDOM_WINDOWS - 1)
     parity = verify(result, model, rows)
-    timing = measure(result, model, seconds=seconds)
+    with around():
+        timing = measure(result, model, seconds=seconds)
     times = {"full": timing.full, "step": timing.step, "pre": timing.pre}
     if timing.advance:
         times["advance"] = timing.advance

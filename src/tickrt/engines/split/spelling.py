@@ -3,7 +3,8 @@
 Entry points: `normalise`, `unmerge`.
 
 * Flatten, Squeeze, Unsqueeze and Reshape become Reshape with a known target ``shape`` attribute;
-* Gemm becomes MatMul and Add; GlobalAveragePool and GlobalMaxPool become reductions;
+* Gemm becomes MatMul and Add, an Einsum that is a matrix product becomes one;
+* GlobalAveragePool and GlobalMaxPool become reductions;
 * Slice, Gather of constant indices and Split become Pick: ``picks``, axis → input positions;
 * reductions and pads carry plain attributes instead of constant inputs;
 * a bidirectional recurrent layer becomes a forward and a reverse layer.
@@ -90,6 +91,57 @@ def _new(
     graph.shapes[output] = shape
     graph.dtypes[output] = graph.dtypes[inputs[0]]
     return Node(op, inputs, [output], attrs or {}, output)
+
+
+def _einsum(graph: Graph, node: Node) -> list[Node]:
+    """One operand: Transpose. Two, where it is a matrix product: Transpose and MatMul."""
+    equation = node.attrs["equation"]
+    text = (equation.decode() if isinstance(equation, bytes) else equation).replace(" ", "")
+    terms, arrow, target = text.partition("->")
+    operands = terms.split(",")
+    if not arrow or "." in text or any(len(set(t)) < len(t) for t in (*operands, target)):
+        return [node]
+    if len(operands) == 1 and sorted(terms) == sorted(target):
+        perm = [terms.index(label) for label in target]
+        return [Node("Transpose", node.inputs, node.outputs, {"perm": perm}, node.name)]
+    if len(operands) != 2:
+        return [node]
+    first, second = operands
+    batch = [x for x in first if x in second and x in target]
+    inner = [x for x in first if x in second and x not in target]
+    rows = [x for x in first if x not in second]
+    columns = [x for x in second if x not in first]
+    plain = len(inner) == 1 and len(columns) == 1 and (len(rows) == 1 if batch else bool(rows))
+    if not plain or sorted(batch + rows + columns) != sorted(target):
+        return [node]
+    out: list[Node] = []
+    names: list[str] = []
+    for tensor, term, order in (
+        (node.inputs[0], first, batch + rows + inner),
+        (node.inputs[1], second, batch + inner + columns),
+    ):
+        names.append(_turned(graph, out, tensor, term, order, f"{node.outputs[0]}/{len(names)}"))
+    product = batch + rows + columns
+    sizes = dict(zip(target, graph.shapes[node.outputs[0]], strict=True))
+    name = f"{node.outputs[0]}/product"
+    out.append(_new(graph, "MatMul", names, name, tuple(sizes[x] for x in product)))
+    perm = [product.index(label) for label in target]
+    return [*out, Node("Transpose", [name], node.outputs, {"perm": perm}, node.name)]
+
+
+def _turned(
+    graph: Graph, out: list[Node], tensor: str, term: str, order: list[str], name: str
+) -> str:
+    """The operand with its axes in this order; a constant is turned here and now."""
+    perm = [term.index(label) for label in order]
+    if perm == sorted(perm):
+        return tensor
+    if tensor in graph.constants:
+        add_constant(graph, name, np.transpose(graph.constants[tensor], perm))
+        return name
+    shape = tuple(graph.shapes[tensor][axis] for axis in perm)
+    out.append(_new(graph, "Transpose", [tensor], name, shape, {"perm": perm}))
+    return name
 
 
 def _window_op(graph: Graph, node: Node) -> list[Node]:
@@ -317,6 +369,7 @@ _REWRITES: dict[str, Callable[[Graph, Node], list[Node]]] = {
     **dict.fromkeys(("GlobalAveragePool", "GlobalMaxPool"), _global_pool),
     **dict.fromkeys((f"Reduce{kind}" for kind in _REDUCTIONS), _reduction),
     **dict.fromkeys(("LSTM", "GRU", "RNN"), _recurrent),
+    "Einsum": _einsum,
     "Gemm": _gemm,
     "Slice": _slice,
     "Gather": _gather,
