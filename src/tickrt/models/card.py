@@ -23,10 +23,15 @@ _NAMES = {
 _LIMITS = """\
 - Trained on about six and a half minutes of one symbol on one night. It is here to measure latency
   with a realistic model and to test the path from tick to order; it is not a trading signal.
+- Much of the skill is in rows made by trades (the tables by newest row): the feed tells of a trade
+  some milliseconds before the depth update that shows the price it left behind. That move has
+  happened at the exchange already and cannot be traded at the price in the book.
+- ETH was recorded in the same minutes as the training data and moves with BTC: it shows that the
+  inputs carry over to another symbol, not to another time.
 - The parts of the split are minutes apart, from one market regime. Figures on another day would be
   lower.
 - The epoch was chosen on the validation part, so the figures there flatter the model. The few
-  recipes that were tried were compared there too, but their test figures were seen.
+  recipes and seeds that were tried were compared there too, but their test figures were seen.
 - Neighbouring windows overlap, so the effective number of test samples is far below the number of
   windows; differences of a few hundredths mean nothing.
 - The loss weights classes by the inverse square root of their share: probabilities of *down* and
@@ -58,6 +63,16 @@ def _results(part: dict[str, Any]) -> list[str]:
     return out
 
 
+def _by_row(part: dict[str, Any]) -> list[str]:
+    out = ["| this model, newest row | windows | macro-F1 | MCC |", "|---|---|---|---|"]
+    for key, value in part["by_row"].items():
+        out.append(
+            f"| {key.replace('_', ' ')} | {value['windows']} | {value['macro_f1']:.3f} | "
+            f"{value['mcc']:.3f} |"
+        )
+    return out
+
+
 def _verdict(part: dict[str, Any]) -> str:
     words = []
     for key, name in (("macro_f1", "macro-F1"), ("mcc", "MCC")):
@@ -78,6 +93,8 @@ def _part(key: str, part: dict[str, Any]) -> list[str]:
         "",
         *_results(part),
         "",
+        *_by_row(part),
+        "",
     ]
 
 
@@ -97,7 +114,8 @@ def write_card(figures: dict[str, Any], path: Path) -> None:
         f"Feature hash `{figures['feature_hash']}`. Largest difference of a probability between "
         f"torch and ONNX Runtime: {figures['torch_minus_onnxruntime']:.1e}.",
         "",
-        "Made by `python -m tickrt.models.train`; this page and its numbers are written by it.",
+        f"Made by `python -m tickrt.models.train` (seed {recipe['seed']}, torch "
+        f"{figures['made_with']['torch']}); this page and its numbers are written by it.",
         "",
         "## Data",
         "",

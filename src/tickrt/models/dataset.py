@@ -37,6 +37,7 @@ class Session:
     Attributes:
         symbol, path: what and from where.
         rows: float32 [N, F]; times: int64 [N] ns; mids: float64 [N] ticks; imbalances: float64 [N].
+        volumes: float64 [N], traded since the row before.
         labels: int64 [N], 0…2, −1 where the horizon lies behind the end of the file.
         complete: bool [N], the row's window of T rows has no reset in it.
     """
@@ -47,6 +48,7 @@ class Session:
     times: I8
     mids: NDArray[np.float64]
     imbalances: NDArray[np.float64]
+    volumes: NDArray[np.float64]
     labels: I8
     complete: NDArray[np.bool_]
 
@@ -75,9 +77,11 @@ def load_session(path: Path, spec: FeatureSpec, horizon_ns: int) -> Session:
     tick = file.instrument.tick_size
     most = int(np.count_nonzero(file.data["ev"] & np.uint64(BATCH_END)))
     rows, times = np.zeros((most, spec.width), np.float32), np.zeros(most, np.int64)
-    mids, imbalances, counts = np.zeros(most), np.zeros(most), np.zeros(most, np.int64)
+    mids, imbalances, volumes = np.zeros(most), np.zeros(most), np.zeros(most)
+    counts = np.zeros(most, np.int64)
     streams = new_streams([(0, plain(spec), tick)])
-    n = collect(file.data, new_book([tick]), streams, rows, times, mids, imbalances, counts)
+    book = new_book([tick])
+    n = collect(file.data, book, streams, rows, times, mids, imbalances, volumes, counts)
     raise_code(n, str(path))
     if n <= spec.window:
         raise DataError(f"{path}: {n} rows, expected more than a window of {spec.window}")
@@ -88,6 +92,7 @@ def load_session(path: Path, spec: FeatureSpec, horizon_ns: int) -> Session:
         times=times[:n],
         mids=mids[:n],
         imbalances=imbalances[:n],
+        volumes=volumes[:n],
         labels=make_labels(times[:n], mids[:n], horizon_ns),
         complete=counts[:n] >= spec.window,
     )

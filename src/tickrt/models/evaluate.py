@@ -95,7 +95,10 @@ def evaluate(
     probabilities: F4,
     baselines: Baselines,
 ) -> dict[str, Any]:
-    """One part's figures: what it is, the model, the baselines.
+    """One part's figures: what it is, the model, the baselines, the model by kind of row.
+
+    A trade is often heard before the depth update that shows what it left of the book, so rows
+    after trades are told apart from those without.
 
     Args:
         session: whose part it is.
@@ -104,7 +107,8 @@ def evaluate(
         baselines: fitted on the training part.
     """
     labels = session.labels[samples]
-    model = metrics(labels, probabilities.argmax(1))
+    guess, traded = probabilities.argmax(1), session.volumes[samples] > 0
+    model = metrics(labels, guess)
     true = np.maximum(probabilities[np.arange(len(labels)), labels], 1e-12)
     model["log_loss"] = round(float(-np.log(true).mean()), 4)
     model["mean_probability"] = [round(float(p), 4) for p in probabilities.mean(0)]
@@ -117,4 +121,8 @@ def evaluate(
         "class_share": {name: round(float(x), 4) for name, x in zip(CLASSES, share, strict=True)},
         "model": model,
         "baselines": baselines.figures(session, samples),
+        "by_row": {
+            name: {"windows": int(chosen.sum()), **metrics(labels[chosen], guess[chosen])}
+            for name, chosen in (("after_trades", traded), ("without_trades", ~traded))
+        },
     }

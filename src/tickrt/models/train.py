@@ -104,7 +104,6 @@ def train(
     numbers = normalisation(session.rows[: split.train[-1] + 1], mirror)
     out.mkdir(parents=True, exist_ok=True)
     spec = write_spec(spec, *numbers, out / f"{recipe.spec}.toml")
-    rows = normalised(session.rows, spec)
     with Progress() as bar:
         task = bar.add_task(f"training {name}", total=recipe.epochs)
 
@@ -113,7 +112,7 @@ def train(
             bar.console.print(epoch, {k: round(v, 4) for k, v in figures.items()})
 
         network, history = fit(
-            rows,
+            normalised(session.rows, spec),
             session.labels,
             (split.train, split.validation),
             spec.window,
@@ -144,21 +143,55 @@ def train(
         "history": [{k: round(v, 4) for k, v in h.items()} for h in history],
         "parts": _parts(session, split),
     }
+    _evaluate(figures, session, split, unseen, out, threads, stride)
+    return figures
+
+
+def evaluate_again(
+    name: str, data: Path, unseen: list[Path], out: Path, threads: int, stride: int
+) -> dict[str, Any]:
+    """Evaluate the model `name` that lies in `out`; write its figures and card anew.
+
+    Raises:
+        ConfigError: `data` is not the file that it was trained on.
+    """
+    figures: dict[str, Any] = json.loads((out / f"{name}.json").read_text(encoding="utf-8"))
+    spec = load_spec(out / f"{figures['spec']}.toml")
+    session = load_session(data, spec, figures["horizon_ns"])
+    split = split_by_time(session, spec.window, figures["horizon_ns"])
+    if spec.hash != figures["feature_hash"] or _parts(session, split) != figures["parts"]:
+        raise ConfigError(f"{data} or {spec.path}: not what {name} was trained on")
+    _evaluate(figures, session, split, unseen, out, threads, stride)
+    return figures
+
+
+def _evaluate(
+    figures: dict[str, Any],
+    session: Session,
+    split: Split,
+    unseen: list[Path],
+    out: Path,
+    threads: int,
+    stride: int,
+) -> None:
+    """Evaluate the exported model; write `figures` and the card."""
+    name, horizon_ns = figures["name"], figures["horizon_ns"]
+    spec, onnx = load_spec(out / f"{figures['spec']}.toml"), out / f"{name}.onnx"
     baselines = Baselines(session, split.train)
+    rows = normalised(session.rows, spec)
     figures["evaluation"] = {}
     for key, part in (("validation", split.validation), ("test", split.test)):
         chosen = part[::stride]
         answers = predict(onnx, rows, chosen, spec.window, threads)
         figures["evaluation"][key] = evaluate(session, chosen, answers, baselines)
     for path in unseen:
-        other = load_session(path, spec, recipe.horizon_ns)
+        other = load_session(path, spec, horizon_ns)
         chosen = other.samples[:: 3 * stride]
         answers = predict(onnx, normalised(other.rows, spec), chosen, spec.window, threads)
         key = f"unseen_{other.symbol}"
         figures["evaluation"][key] = evaluate(other, chosen, answers, baselines)
     (out / f"{name}.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     write_card(figures, out / f"{name}.md")
-    return figures
 
 
 def made_with(torch_version: str) -> dict[str, str]:
@@ -203,23 +236,25 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=FOLDER, help="default: the package itself")
     parser.add_argument("--threads", type=int, default=1, help="of torch; default 1")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument(
+        "--evaluate-only", action="store_true", help="evaluate the model in --out again"
+    )
     parser.add_argument("--stride", type=int, default=2, help="evaluate every so many rows")
     options = parser.parse_args(arguments)
+    paths = (options.model, options.data, options.unseen, options.out, options.threads)
+    if options.evaluate_only:
+        _print(evaluate_again(*paths, options.stride))
+        return
     try:
         names = recipes()
     except ImportError as error:
         raise ConfigError(f"training needs torch: pip install 'tickrt[train]' ({error})") from error
     if options.model not in names:
         raise ConfigError(f"--model: expected one of {', '.join(names)}, got {options.model!r}")
-    figures = train(
-        options.model,
-        options.data,
-        options.unseen,
-        options.out,
-        options.threads,
-        options.seed,
-        options.stride,
-    )
+    _print(train(*paths, options.seed, options.stride))
+
+
+def _print(figures: dict[str, Any]) -> None:
     for part, result in figures["evaluation"].items():
         print(part, json.dumps(result["model"]))
 

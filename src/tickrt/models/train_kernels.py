@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tickrt.features.kernels import make_row, on_event, reset
+from tickrt.features.kernels import UNSIGNED, make_row, on_event, reset
 from tickrt.jit import kernel
 from tickrt.market.kernels import apply_event, best, check
 from tickrt.market.types import BATCH_END, CLEAR, KIND_MASK, LOCAL
@@ -11,7 +11,7 @@ __all__ = ["collect"]
 
 
 @kernel
-def collect(events, book, streams, rows, times, mids, imbalances, counts):
+def collect(events, book, streams, rows, times, mids, imbalances, volumes, counts):
     """Replay LOCAL `events` of one symbol; write each row of stream 0.
 
     Args:
@@ -21,6 +21,7 @@ def collect(events, book, streams, rows, times, mids, imbalances, counts):
         times: int64 [n], receives their times in ns.
         mids: float64 [n], receives the mid price in ticks.
         imbalances: float64 [n], receives (bid − ask) / (bid + ask) of the best quantities.
+        volumes: float64 [n], receives the traded volume since the row before.
         counts: int64 [n], receives rows since the last reset, the row itself included.
 
     Returns:
@@ -44,6 +45,7 @@ def collect(events, book, streams, rows, times, mids, imbalances, counts):
         code = check(book, 0)
         if code < 0:
             return code
+        volume = streams.acc[0, UNSIGNED]
         seq = make_row(streams, 0, book, 0, ts_ns)
         if seq < 0:
             return seq
@@ -56,6 +58,7 @@ def collect(events, book, streams, rows, times, mids, imbalances, counts):
         times[n] = ts_ns
         mids[n] = 0.5 * (bid + ask)
         imbalances[n] = (bid_qty - ask_qty) / (bid_qty + ask_qty)
+        volumes[n] = volume
         counts[n] = streams.count[0]
         n += 1
     return n

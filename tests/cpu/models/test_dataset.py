@@ -146,7 +146,7 @@ def test_training_rows_are_the_running_rows(session: Session, tmp_path: Path) ->
     events = load_events(session.path).data
     streams = new_streams([(0, spec, 1.0)])
     times, counts = np.zeros(n, np.int64), np.zeros(n, np.int64)
-    made = collect(events, new_book([1.0]), streams, rows, times, np.zeros(n), np.zeros(n), counts)
+    made = collect(events, new_book([1.0]), streams, rows, times, *np.zeros((3, n)), counts)
     assert made == n
     np.testing.assert_array_equal(rows, normalised(session.rows, spec))
 
@@ -195,6 +195,12 @@ def test_files_that_cannot_be_trained_on(tmp_path: Path) -> None:
     save_events(path, market(20), {})
     with pytest.raises(DataError, match=r"x\.npz: it does not say its instrument"):
         load_session(path, load_spec("light"), MS)
+
+
+def test_volumes_are_what_was_traded_since_the_row_before(session: Session) -> None:
+    events = load_events(session.path).data
+    trades = events[(events["ev"] & np.uint64(0xFF)) == TRADE]
+    np.testing.assert_array_equal(session.volumes, trades["qty"])  # one trade a batch
 
 
 def test_the_session_is_frozen(session: Session) -> None:
