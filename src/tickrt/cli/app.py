@@ -14,6 +14,7 @@ from tickrt import __version__
 from tickrt.cli import (
     backtest,
     bench_pipeline,
+    bench_split,
     build,
     data_convert,
     data_info,
@@ -27,6 +28,7 @@ from tickrt.cli import (
     rebuild,
     registry,
     run,
+    split,
 )
 from tickrt.cli.errors import exit_code
 
@@ -70,7 +72,9 @@ data.command("simulate")(data_simulate.simulate)
 data.command("verify")(data_verify.verify)
 app.add_typer(bench, name="bench")
 bench.command("pipeline")(bench_pipeline.pipeline)
+bench.command("split")(bench_split.bench_split)
 app.command("models")(models.models)
+app.command("split")(split.split)
 app.command("build")(build.build)
 app.command("inspect")(inspect.inspect)
 app.command("verify-on-target")(inspect.verify_on_target)

@@ -86,7 +86,7 @@ def split(
             rows = random_rows(result, result.window + _RANDOM_WINDOWS - 1)
             parities["random"] = verify(result, whole, rows)
             if data is not None:
-                real = _rows(data, spec or files.spec, result, windows)
+                real = _rows(data, spec or files.spec, files.name, result, windows)
                 parities["real"] = verify(result, whole, real)
         if seconds:
             with working("measuring", as_json):
@@ -104,28 +104,23 @@ def split(
 
 
 def _rows(
-    data: Path, spec: str | Path | None, result: SplitResult, windows: int
+    data: Path, spec: str | Path | None, model: str, result: SplitResult, windows: int
 ) -> npt.NDArray[np.float32]:
     """Consecutive rows of an event file, normalised as the loop does.
 
     Raises:
         ConfigError: no spec is known, or it makes rows of another width than the model's.
     """
+    from tickrt.cli.rows import find_spec, load_rows
     from tickrt.errors import ConfigError
-    from tickrt.features.spec import load_spec
-    from tickrt.models.dataset import load_session
-    from tickrt.models.train import normalised
 
-    if spec is None:
-        raise ConfigError("--data needs a feature spec: give --spec")
-    loaded = load_spec(spec)
-    if (loaded.width,) != result.row_shape[-1:]:
+    found = find_spec(spec, None, model)
+    if (found.width,) != result.row_shape[-1:]:
         raise ConfigError(
-            f"--spec {loaded.name}: rows of {loaded.width} numbers, the model reads "
+            f"--spec {found.name}: rows of {found.width} numbers, the model reads "
             f"{result.row_shape[-1]}"
         )
-    session = load_session(data, loaded, horizon_ns=1)
-    return normalised(session.rows, loaded)[: result.window + windows - 1]
+    return load_rows(data, found)[: result.window + windows - 1]
 
 
 def _parity(parity: Parity) -> dict[str, Any]:

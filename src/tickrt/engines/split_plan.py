@@ -136,7 +136,7 @@ def _make(model: ModelInfo, stateful: bool) -> SplitPlan:
         advance=_graph(result.advance),
         known=result.known,
         newest=result.newest,
-        states=tuple((s.name, tuple(max(d, 1) for d in s.shape)) for s in result.states),
+        states=tuple((s.name, s.shape_at(1)) for s in result.states),
         bank=tuple(
             BankTensor(b.name, b.following, np.asarray(b.start, np.float32)) for b in result.bank
         ),

@@ -28,6 +28,8 @@ COMMANDS = [
     ["data", "simulate"],
     ["data", "verify"],
     ["bench", "pipeline"],
+    ["bench", "split"],
+    ["split"],
 ]
 STAGES = ("tick_to_order", "book", "features", "engine", "decision")
 
