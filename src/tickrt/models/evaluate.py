@@ -36,7 +36,7 @@ def metrics(labels: I8, predicted: I8) -> dict[str, Any]:
     return {
         "macro_f1": round(float(f1.mean()), 4),
         "mcc": round(covariance / spread**0.5, 4) if spread > 0 else 0.0,
-        "accuracy": round(float(right.sum()) / total, 4),
+        "accuracy": round(float(right.sum()) / max(total, 1), 4),
         "f1": {name: round(float(x), 4) for name, x in zip(CLASSES, f1, strict=True)},
         "confusion": confusion.tolist(),
     }

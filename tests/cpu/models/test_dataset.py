@@ -206,3 +206,9 @@ def test_volumes_are_what_was_traded_since_the_row_before(session: Session) -> N
 def test_the_session_is_frozen(session: Session) -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         session.symbol = "x"  # type: ignore[misc]
+
+
+def test_metrics_of_nothing_are_zero() -> None:
+    none = np.array([], np.int64)
+    got = metrics(none, none)
+    assert (got["macro_f1"], got["mcc"], got["accuracy"]) == (0.0, 0.0, 0.0)
