@@ -178,6 +178,22 @@ def test_ten_thousand_mutated_bundles_none_loads(
         _load(good, sign, wrong_key)
 
 
+def test_nothing_is_parsed_before_the_signature_is_verified(
+    tmp_path: Path, keys: tuple[AesKey, SigningKey], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stranger = load_private_key(str(new_keys(tmp_path)["private"]))
+    forged = b"".join(encode_bundle(make_manifest(), PAYLOADS, sign=stranger)[0])
+
+    def parse(*_: object, **__: object) -> None:
+        pytest.fail("parsed before it was verified")
+
+    monkeypatch.setattr("tickrt.engines.bundle.json.loads", parse)
+    monkeypatch.setattr(Manifest, "from_bytes", parse)
+    for data in (forged, forged[:-1] + b"\0", forged[:-96] + bytes(96)):
+        with pytest.raises(TamperedError):
+            open_bundle(data, trust=[keys[1].public])
+
+
 def test_unsigned_mutants_are_damage_that_the_digest_finds() -> None:
     good = b"".join(encode_bundle(make_manifest(), PAYLOADS)[0])
     # Only the trailer's key id and signature are not covered by the digest.
