@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from engine_zoo import ZOO, F, H, Net, T
 
+from engine_zoo import ZOO, F, H, Net, T
 from tickrt.engines import build as build_module
 from tickrt.engines import build_request as request_module
 from tickrt.engines.build import SOURCE, BuildRequest, build, write_built

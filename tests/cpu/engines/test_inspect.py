@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from engine_zoo import ZOO, F
 
+from engine_zoo import ZOO, F
 from tickrt.engines.build import BuildRequest, Built, build, write_built
 from tickrt.engines.bundle import TRAILER, write_bundle
 from tickrt.engines.crypto import load_aes_key, load_private_key, new_keys

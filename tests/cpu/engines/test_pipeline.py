@@ -9,8 +9,8 @@ from pathlib import Path
 
 import onnx
 import pytest
-from engine_zoo import ZOO
 
+from engine_zoo import ZOO
 from tickrt.engines import pipeline as pipeline_module
 from tickrt.engines.pipeline import Outcome, Pipeline
 from tickrt.engines.registry import Registry

@@ -9,9 +9,9 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from engine_zoo import ZOO, F, H, Net, T, gru, lstm, make_rows, mlp, transformer
 from onnx import TensorProto, helper
 
+from engine_zoo import ZOO, F, H, Net, T, gru, lstm, make_rows, mlp, transformer
 from tickrt.engines.calibrate import Feed
 from tickrt.engines.decompose import decompose_recurrent
 from tickrt.engines.precision import Precision, convert
