@@ -27,7 +27,19 @@ from tickrt.engines.split.prepare import prepare
 from tickrt.engines.split.rules import TABLE
 from tickrt.errors import SplitError
 
-__all__ = ["Operator", "OutputCost", "SplitResult", "State", "split", "write"]
+__all__ = ["PARITY_LIMIT", "Operator", "OutputCost", "SplitResult", "State", "split", "write"]
+
+PARITY_LIMIT = 1e-5  # largest relative error, float32
+# A model that rounds inside amplifies the last bit of a sum to one step of its own rounding.
+_HALF_LIMIT, _INTEGER_LIMIT = 5e-3, 2e-2
+_SURPRISES = (
+    ArithmeticError,
+    AssertionError,
+    LookupError,
+    NotImplementedError,
+    TypeError,
+    ValueError,
+)
 
 
 @dataclass(frozen=True)
@@ -96,6 +108,7 @@ class SplitResult:
         advance: the bank graph under window semantics, or the next-state graph when `stateful`.
         bank: the bank's tensors and their start values; empty when `stateful`.
         no_advance: why there is no `advance`.
+        parity_limit: largest relative error to accept, by the model's own precision.
     """
 
     input: str
@@ -115,6 +128,7 @@ class SplitResult:
     why_not: str = ""
     no_advance: str = ""
     operators: tuple[Operator, ...] = ()
+    parity_limit: float = PARITY_LIMIT
 
     @property
     def is_split(self) -> bool:
@@ -195,6 +209,8 @@ def split(
         if input is not None or time_axis is not None or window is not None:
             raise
         return _unsplit(whole, str(error))
+    except _SURPRISES as error:  # a model that no rule foresaw runs whole; it must not stop a start
+        return _unsplit(whole, f"a rule failed: {type(error).__name__}: {error}")
 
 
 def _split(graph: Graph, stateful: bool, model: onnx.ModelProto) -> SplitResult:
@@ -256,6 +272,7 @@ def _split(graph: Graph, stateful: bool, model: onnx.ModelProto) -> SplitResult:
         costs=costs,
         reasons=tuple(a.reasons),
         operators=_operators(a, step),
+        parity_limit=_parity_limit(graph),
     )
     if not any(c.on_path < c.full for c in costs) and not stateful:
         why = "nothing can be moved off the path: " + (
@@ -282,6 +299,14 @@ def _with_advance(
 
 def _changed(result: SplitResult, **changes: object) -> SplitResult:
     return replace(result, **changes)  # type: ignore[arg-type]
+
+
+def _parity_limit(graph: Graph) -> float:
+    types = {graph.dtypes.get(o) for node in graph.nodes for o in node.outputs}
+    if any("Quantize" in node.op or "Integer" in node.op for node in graph.nodes):
+        return _INTEGER_LIMIT
+    half = types & {onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16}
+    return _HALF_LIMIT if half else PARITY_LIMIT
 
 
 def _operators(a: Analysis, step: Emitter) -> tuple[Operator, ...]:

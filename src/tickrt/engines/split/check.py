@@ -9,14 +9,12 @@ from typing import Any
 import numpy as np
 import onnx
 
-from tickrt.engines.split.build import SplitResult
+from tickrt.engines.split.build import PARITY_LIMIT, SplitResult
 from tickrt.engines.split.graph import Array, run_options
 from tickrt.errors import SplitError
 
 __all__ = ["PARITY_LIMIT", "Parity", "Timing", "measure", "random_rows", "verify"]
 
-PARITY_LIMIT = 1e-5  # largest relative error, float32
-_HALF_LIMIT = 5e-3  # where the model's rows are float16 or bfloat16
 _CHUNK = 32
 
 
@@ -130,8 +128,8 @@ def verify(
     bank = None
     if advance and result.bank:
         bank = _verify_bank(result, full, step, rows[: result.window + 63])
-    limit = PARITY_LIMIT if result.dtype in ("float32", "float64") else _HALF_LIMIT
-    return Parity(count, largest, max(errors.values(), default=0.0), errors, bank, limit)
+    worst = max(errors.values(), default=0.0)
+    return Parity(count, largest, worst, errors, bank, result.parity_limit)
 
 
 def _verify_bank(result: SplitResult, full: Any, step: Any, rows: Array) -> float:

@@ -19,7 +19,7 @@ import numpy as np
 from onnx import helper
 
 from tickrt.engines.split.flow import Analysis, Positions
-from tickrt.engines.split.graph import Array, Node, Shape, fingerprint
+from tickrt.engines.split.graph import Array, Node, Shape, fingerprint, in_order
 from tickrt.errors import SplitError
 
 __all__ = ["Carried", "Emitter", "Held", "newest_name"]
@@ -232,7 +232,7 @@ class Emitter:
         nodes = [node for chunk in reversed(self.chunks) for node in chunk]
         for node in nodes:
             node.inputs = [self._resolve(i) for i in node.inputs]
-        return _in_order(nodes)
+        return in_order(nodes)
 
     def resolve(self, requested: str) -> str:
         """The tensor that answers a request, once `run` is done."""
@@ -371,24 +371,6 @@ class Emitter:
         value = self.node("Mul", [batch, self.constant(factors)])
         value = self.node("Add", [value, self.constant(rest)])
         return self.reshape(value, ()) if scalar else value
-
-
-def _in_order(nodes: list[Node]) -> list[Node]:
-    """Producers before consumers: a rule may have asked for a piece of its own output."""
-    waiting = {o for node in nodes for o in node.outputs}
-    ordered: list[Node] = []
-    while nodes:
-        late: list[Node] = []
-        for node in nodes:
-            if waiting.intersection(node.inputs):
-                late.append(node)
-            else:
-                ordered.append(node)
-                waiting.difference_update(node.outputs)
-        if len(late) == len(nodes):
-            raise SplitError(f"a rule made a cycle at {nodes[0].op} {nodes[0].name!r}")
-        nodes = late
-    return ordered
 
 
 def dtype_name(code: int) -> str:

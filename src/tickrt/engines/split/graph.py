@@ -24,7 +24,18 @@ from onnx import helper, numpy_helper
 
 from tickrt.errors import SplitError
 
-__all__ = ["DTYPE_SIZE", "Array", "Graph", "Node", "Shape", "build_model", "probe", "run_options"]
+__all__ = [
+    "DTYPE_SIZE",
+    "Array",
+    "Graph",
+    "Node",
+    "Shape",
+    "build_model",
+    "fingerprint",
+    "in_order",
+    "probe",
+    "run_options",
+]
 
 Array = npt.NDArray[Any]
 Shape = tuple[int, ...]
@@ -167,6 +178,28 @@ def build_model(
     model.ir_version = graph.ir_version
     helper.set_model_props(model, graph.metadata)
     return model
+
+
+def in_order(nodes: list[Node]) -> list[Node]:
+    """Producers before consumers.
+
+    Raises:
+        SplitError: there is a cycle.
+    """
+    waiting = {o for node in nodes for o in node.outputs}
+    ordered: list[Node] = []
+    while nodes:
+        late: list[Node] = []
+        for node in nodes:
+            if waiting.intersection(node.inputs):
+                late.append(node)
+            else:
+                ordered.append(node)
+                waiting.difference_update(node.outputs)
+        if len(late) == len(nodes):
+            raise SplitError(f"a cycle at {nodes[0].op} {nodes[0].name!r}")
+        nodes = late
+    return ordered
 
 
 def fingerprint(value: Array) -> str:

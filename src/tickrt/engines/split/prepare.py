@@ -14,7 +14,7 @@ import onnx.inliner
 import onnx.version_converter
 from onnx import helper, numpy_helper
 
-from tickrt.engines.split.graph import Array, Graph, Node, Shape, probe
+from tickrt.engines.split.graph import Array, Graph, Node, Shape, in_order, probe
 from tickrt.engines.split.spelling import normalise, unmerge
 from tickrt.errors import SplitError
 
@@ -164,7 +164,7 @@ def _read(
     ]
     batch_only: set[str] = set()
     kept: list[Node] = []
-    for node in nodes:
+    for node in in_order(nodes):
         static = all(not i or i in constants or i in batch_only for i in node.inputs)
         if node.op not in ("Shape", "Size") and not static:
             kept.append(node)
