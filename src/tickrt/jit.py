@@ -33,9 +33,8 @@ def _digest() -> str:
     """SHA-256 over every compiled source file of the package and Numba's version."""
     root = Path(__file__).parent
     digest = hashlib.sha256(f"{__version__} {numba.__version__}".encode())
-    constants = [root / "market" / "types.py", root / "market" / "messages.py"]
-    files = [*root.rglob("*kernels.py"), *constants, root / "intrinsics.py", Path(__file__)]
-    for path in sorted([*files, Path(__file__)]):
+    others = ("market/types.py", "market/messages.py", "intrinsics.py", "reference.py", "jit.py")
+    for path in sorted([*root.rglob("*kernels.py"), *(root / name for name in others)]):
         digest.update(path.relative_to(root).as_posix().encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]

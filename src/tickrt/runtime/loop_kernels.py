@@ -6,6 +6,8 @@ Entry point: `run(feed, x, pace)`; `x` is a `runtime.state.Loop`, `feed` a `feed
 
 from typing import NamedTuple
 
+import numpy as np
+
 from tickrt.execution.paper_kernels import paper_on_book, paper_on_trade, paper_submit
 from tickrt.intrinsics import clock, load_acquire, pause, store_release
 from tickrt.jit import kernel
@@ -103,7 +105,7 @@ def answer_orders(x, ts_ns):
     """The paper gateway answers what lies in the outbox."""
     address, mask = x.outbox.address[0], len(x.outbox.intents) - 1
     for i in range(x.outbox.counts[8], x.outbox.counts[0]):
-        p = int(x.outbox.intents[i & mask]["strategy"])
+        p = np.int64(x.outbox.intents[i & mask]["strategy"])
         s = x.strategies.symbol[p]
         x.counters[FILLS] = paper_submit(
             x.orders, x.strategies, p, x.outbox.intents, i & mask, x.book, s, ts_ns,

@@ -24,7 +24,7 @@ from tickrt.market.messages import FILL_DTYPE, INTENT_DTYPE, MAX_INTENTS
 from tickrt.observe.histogram import Histograms, new_histograms
 from tickrt.runtime.handle import Engines
 from tickrt.strategy.risk import Risk
-from tickrt.strategy.state import Strategies
+from tickrt.strategy.state import Mode, Strategies
 
 __all__ = [
     "COUNTERS",
@@ -136,6 +136,7 @@ class Loop(NamedTuple):
     hist: Histograms  # [STAGES]
     scratch: NDArray[np.void]  # INTENT_DTYPE[MAX_INTENTS]
     counters: NDArray[np.int64]  # [COUNTERS]
+    home: NDArray[np.int64]  # [P] the mode that a strategy returns to when it is re-armed
     fresh: NDArray[np.int64]  # [K] number of the row that this batch made, 0 if none
     settings: NDArray[np.int64]  # [4]: healthy results that end a fallback; paper gateway on
     stop: NDArray[np.int64]  # [2]: address of [1]; [1] not 0 ends the loop
@@ -173,6 +174,13 @@ def _outbox(capacity: int) -> Outbox:
     return Outbox(
         np.zeros(capacity, INTENT_DTYPE), counts, np.array([counts.ctypes.data], np.int64)
     )
+
+
+def _home(strategies: Strategies, risk: Risk) -> NDArray[np.int64]:
+    """The modes that the strategies start in; one that starts halted is latched as such."""
+    halted = strategies.mode == Mode.HALTED
+    risk.halted[halted] = 1
+    return np.where(halted, int(Mode.LIVE), strategies.mode)
 
 
 def new_loop(
@@ -217,6 +225,7 @@ def new_loop(
         hist=new_histograms(len(STAGES)),
         scratch=np.zeros(MAX_INTENTS, INTENT_DTYPE),
         counters=np.zeros(len(COUNTERS), np.int64),
+        home=_home(strategies, risk),
         fresh=np.zeros(len(streams.symbol), np.int64),
         settings=settings,
         stop=stop,

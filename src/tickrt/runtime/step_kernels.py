@@ -24,7 +24,7 @@ from tickrt.market.kernels import NO_ASK, NO_BID, apply_event, best, check
 from tickrt.market.types import BATCH_END, CLEAR, KIND_MASK, LOCAL
 from tickrt.observe.kernels import record
 from tickrt.strategy.kernels import decide, equity, fallback_signal
-from tickrt.strategy.risk_kernels import check_intent
+from tickrt.strategy.risk_kernels import check_intent, check_loss
 
 # errors.Code, strategy.state.Mode (a test holds them equal).
 OK, PENDING, BAD_EVENT, TIMEOUT, NOT_FINITE, RING_FULL = 0, 1, -3, -11, -13, -20
@@ -125,17 +125,17 @@ def take_batch(events, mask, q, end, x):
 
 @kernel
 def make_rows(x, s, ts_ns):
-    """The new row of every stream of symbol `s`; how many there are."""
-    made = 0
+    """The new row of every stream of symbol `s`: how many streams have one, or a Code instead."""
+    found = 0
     for k in range(x.wiring.streams[s], x.wiring.streams[s + 1]):
         before = x.streams.count[k]
         seq = make_row(x.streams, k, x.book, s, ts_ns)
         x.fresh[k] = seq
-        made += seq != 0
+        found += seq != 0
+        x.counters[ROWS] += seq > 0
         if before > 0 and x.streams.count[k] == 0:  # a side of the book is empty
             restart_engines(x, k)
-    x.counters[ROWS] += made
-    return made
+    return found
 
 
 @kernel
@@ -143,9 +143,9 @@ def start(x, s):
     """Start every engine of symbol `s` that has a new row and a complete window."""
     for k in range(x.wiring.streams[s], x.wiring.streams[s + 1]):
         seq = x.fresh[k]
-        ready = seq != 0 and x.streams.count[k] >= x.streams.window[k]
+        ready = seq > 0 and x.streams.count[k] >= x.streams.window[k]
         for e in range(x.wiring.engines[k], x.wiring.engines[k + 1]):
-            code = IDLE
+            code = seq if seq < 0 else IDLE  # a row that cannot be made is its engines' fault
             if ready:
                 code = call3(x.engines.table[e, SUBMIT], x.engines.table[e, CTX], seq, 1)
             x.engines.code[e] = code
@@ -228,7 +228,7 @@ def choose_mode(x, p, code):
     if x.risk.halted[p] != 0 or x.risk.killed[0] != 0:
         st.mode[p] = HALTED
     elif st.mode[p] == HALTED:  # a person has re-armed it
-        st.mode[p] = LIVE
+        st.mode[p] = x.home[p]
     if code < 0:
         st.healthy[p] = 0
         if st.mode[p] == LIVE:
@@ -243,6 +243,8 @@ def choose_mode(x, p, code):
 @kernel
 def act(x, p, s, seq, code, down, flat, up, ts_ns, event_ts_ns, ready):
     """Strategy `p` answers a signal: policy → risk → outbox. Returns a Code."""
+    bid, _, ask, _ = best(x.book, s)
+    check_loss(x.risk, p, x.strategies, bid, ask)  # halts a loser that does not trade, too
     mode = choose_mode(x, p, code)
     position = x.strategies.position[p]
     if mode == FALLBACK:
@@ -282,7 +284,7 @@ def step(x, s, ts_ns, event_ts_ns, ready):
     record(x.hist, FEATURES, now - before)
     start(x, s)
     for k in range(x.wiring.streams[s], x.wiring.streams[s + 1]):
-        seq = x.fresh[k]
+        seq = x.streams.seq[k]
         for e in range(x.wiring.engines[k], x.wiring.engines[k + 1]):
             if x.engines.code[e] == IDLE:
                 continue
@@ -309,7 +311,7 @@ def advance(x, s):
     """After the orders are out: every engine of symbol `s` prepares for its next row."""
     for k in range(x.wiring.streams[s], x.wiring.streams[s + 1]):
         seq = x.fresh[k]
-        if seq == 0:
+        if seq <= 0:
             continue
         for e in range(x.wiring.engines[k], x.wiring.engines[k + 1]):
             call2(x.engines.table[e, ADVANCE_FN], x.engines.table[e, CTX], seq)

@@ -15,7 +15,8 @@ import pytest
 
 from support import BTC, market, market_file, tiny_model, tiny_spec
 from tickrt.config import SessionConfig, StrategySettings, parse_pace
-from tickrt.errors import BookError, ConfigError, EngineError, FeatureMismatch, ModelError
+from tickrt.errors import BookError, Code, ConfigError, EngineError, FeatureMismatch, ModelError
+from tickrt.features.spec import load_spec
 from tickrt.features.streams import window
 from tickrt.feeds.ring import Ring
 from tickrt.market.io import save_events
@@ -23,6 +24,7 @@ from tickrt.market.types import BATCH_END, BUY, DEPTH, EXCH, LOCAL
 from tickrt.runtime.results import counter
 from tickrt.runtime.session import Session
 from tickrt.strategy.params import MakerParams, TakerParams
+from tickrt.strategy.risk import RiskLimits, halt, rearm
 from tickrt.strategy.state import Mode
 
 T = 4
@@ -141,6 +143,40 @@ def test_nan_sends_the_strategy_to_its_fallback(tmp_path: Path) -> None:
     assert np.isfinite(intents["signal"]).all()
 
 
+COLUMN = """
+from numba import njit
+
+
+@njit
+def fails_sometimes(bid_ticks, bid_qtys, ask_ticks, ask_qtys, state, params):
+    state[0] += 1.0
+    return float("nan") if state[0] == params[0] else 0.0
+"""
+
+
+def test_a_column_that_is_not_finite_is_a_fault_and_starts_the_window_anew(tmp_path: Path) -> None:
+    data = market_file(tmp_path / "m.npz", 100)
+    (tmp_path / "column.py").write_text(COLUMN, encoding="utf-8")
+    tiny_spec(tmp_path, T)
+    text = (tmp_path / f"tiny{T}.toml").read_text(encoding="utf-8")
+    text += '\n[[columns]]\nkind = "user"\nfile = "column.py"\n'
+    text += 'function = "fails_sometimes"\nparams = [40.0]\n'
+    path = tmp_path / "user.toml"
+    path.write_text(text, encoding="utf-8")
+    model = tiny_model(load_spec(path), tmp_path / "user.onnx")
+    chosen = settings(tmp_path, model=str(model), spec=str(path))
+    with Session(config(tmp_path, data, chosen, healthy_needed=5)) as session:
+        report = session.run()
+        done = session.parts.loop.tape.decisions[: counter(session.parts, "decisions")]
+    faults = done[done["code"] < 0]
+    assert report["faults"] == len(faults) == 2  # the column's state starts anew with the stream
+    assert set(faults["code"].tolist()) == {int(Code.COLUMN_NOT_FINITE)}
+    assert set(faults["mode"].tolist()) == {int(Mode.FALLBACK)}
+    assert report["rows"] == 98
+    assert report["signals"] == 98 - 3 * (T - 1)
+    assert report["modes"] == {"taker": "live"}
+
+
 def test_it_returns_to_the_model_after_enough_healthy_results(tmp_path: Path) -> None:
     data = market_file(tmp_path / "m.npz", 100)
     with Session(config(tmp_path, data, healthy_needed=20)) as session:
@@ -170,8 +206,6 @@ def test_shadow_decides_but_sends_nothing(tmp_path: Path) -> None:
 
 
 def test_halt_stops_new_orders_until_rearmed(tmp_path: Path) -> None:
-    from tickrt.strategy.risk import halt, rearm
-
     data = market_file(tmp_path / "m.npz", 200)
     with Session(config(tmp_path, data)) as session:
         halt(session.parts.loop.risk, 0)
@@ -183,6 +217,31 @@ def test_halt_stops_new_orders_until_rearmed(tmp_path: Path) -> None:
         session.parts.loop.counters[:] = 0
         report = session.run()
         assert report["orders"] > 0
+
+
+def test_shadow_stays_shadow_when_rearmed(tmp_path: Path) -> None:
+    data = market_file(tmp_path / "m.npz", 100)
+    with Session(config(tmp_path, data, settings(tmp_path, shadow=True))) as session:
+        halt(session.parts.loop.risk, 0)
+        assert session.run()["modes"] == {"taker": "halted"}
+        rearm(session.parts.loop.risk, 0)
+        session.parts.loop.counters[:] = 0
+        report = session.run()
+    assert report["modes"] == {"taker": "shadow"}
+    assert report["orders"] == 0
+
+
+def test_loss_halts_a_strategy_that_does_not_trade(tmp_path: Path) -> None:
+    data = market_file(tmp_path / "m.npz", 100)
+    quiet = settings(
+        tmp_path, policy=TakerParams(enter_threshold=1.0), risk=RiskLimits(max_loss=1.0)
+    )
+    with Session(config(tmp_path, data, quiet)) as session:
+        loop = session.parts.loop
+        loop.risk.base[0] = 10.0  # it was armed with 10 more than it has now
+        report = session.run()
+    assert report["intents"] == 0
+    assert report["modes"] == {"taker": "halted"}
 
 
 def test_strategies_share_streams_and_engines(tmp_path: Path) -> None:
