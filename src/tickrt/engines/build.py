@@ -74,7 +74,7 @@ def _check(request: BuildRequest, library: Library | None, rows: Array | None) -
             f"--precision {request.precision}: the onnxruntime backend cannot compute in it on the "
             "CPU; use fp16 or int8, or build for a GPU with --backend tensorrt"
         )
-    if request.precision in ("int8", "fp8") and rows is None:
+    if request.precision in ("int8", "fp8") and rows is None and request.stored is None:
         raise PrecisionError(
             f"--precision {request.precision} needs representative rows: --calibrate EVENTS.npz"
         )
@@ -181,9 +181,10 @@ def build(
         cache = default_cache(library.name, library.version, targets[0])
         request = replace(request, timing_cache=cache)
     parts = make_parts(model, request)
+    given = rows is not None
     rows, windows, said = _windows(parts, rows, rows_source)
     feeds: dict[str, Any] = {}
-    if request.precision in ("int8", "fp8") and rows is not None and parts.window:
+    if request.precision in ("int8", "fp8") and given and parts.window and rows is not None:
         feeds = make_feeds(parts, windows_of(rows, parts.window, request.samples))
     engines = []
     for role in parts.models:
@@ -208,7 +209,7 @@ def build(
         precision=request.precision,
         keep=request.keep if request.precision != "fp32" else (),
         engines=tuple(engine.info for engine in engines),
-        calibration=_merge([e.calibration for e in engines if e.calibration]),
+        calibration=_merge(engines),
         parity=parity,
         split=_split_facts(parts, request),
         gates=gates,
@@ -227,11 +228,13 @@ def _payloads(engines: Sequence[Engine], parts: Parts, source: bytes) -> dict[st
     return payloads
 
 
-def _merge(calibrations: list[Calibration]) -> Calibration | None:
-    if not calibrations:
+def _merge(engines: Sequence[Engine]) -> Calibration | None:
+    """One calibration of all parts; scales as ``role:tensor``."""
+    found = [(e.info.role, e.calibration) for e in engines if e.calibration is not None]
+    if not found:
         return None
-    scales = {name: scale for part in calibrations for name, scale in part.scales.items()}
-    return calibrations[0].model_copy(update={"scales": scales})
+    scales = {f"{role}:{name}": s for role, part in found for name, s in part.scales.items()}
+    return found[0][1].model_copy(update={"scales": scales})
 
 
 def _builder(request: BuildRequest, library: Library | None, targets: tuple[str, ...]) -> Builder:

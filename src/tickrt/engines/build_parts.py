@@ -19,7 +19,7 @@ from tickrt.engines.decompose import decompose_recurrent
 from tickrt.engines.keep import kept_nodes
 from tickrt.engines.manifest import Calibration, EngineInfo, TensorInfo
 from tickrt.engines.onnx_tools import model_kind, tensor_infos
-from tickrt.engines.parity import Array, Run, Session, chain
+from tickrt.engines.parity import Array, Run, Session, chain, fused_layers
 from tickrt.engines.precision import Converted, convert
 from tickrt.engines.profiles import make_profiles
 from tickrt.engines.sparsity import check_sparse
@@ -178,6 +178,7 @@ def _lower(
     request: BuildRequest,
     feeds: Sequence[Feed],
     targets: tuple[str, ...],
+    stored: Calibration | None,
 ) -> Converted:
     """A part in the precision asked for; float32 where it holds nothing that can be quantised."""
     if request.precision in _CALIBRATED:
@@ -186,7 +187,17 @@ def _lower(
         patterns = [p for p in keep if p not in whole]
         if not quantisable(cells, kept_nodes(cells, patterns)):
             return convert(graph, "fp32")
-    return convert(graph, request.precision, keep, feeds, request.method, targets)
+    return convert(graph, request.precision, keep, feeds, request.method, targets, stored)
+
+
+def _own_scales(calibration: Calibration, role: str) -> Calibration:
+    """The scales of one part, by tensor."""
+    scales = {
+        name.removeprefix(f"{role}:"): scale
+        for name, scale in calibration.scales.items()
+        if name.startswith(f"{role}:")
+    }
+    return calibration.model_copy(update={"scales": scales})
 
 
 def build_part(
@@ -206,7 +217,8 @@ def build_part(
     started = time.perf_counter()
     graph = parts.models[role]
     keep = _keep(role, graph, request)
-    lowered = _lower(graph, keep, request, feeds, targets)
+    stored = None if request.stored is None or feeds else _own_scales(request.stored, role)
+    lowered = _lower(graph, keep, request, feeds, targets, stored)
     if request.sparse:
         cells = decompose_recurrent(graph)
         check_sparse(cells, kept_nodes(cells, keep))
@@ -223,6 +235,7 @@ def build_part(
     )
     if library is None:
         Session(lowered.model)  # it must load where it will run
+        info = info.model_copy(update={"layers_after": fused_layers(data)})
         spent = time.perf_counter() - started
         return Engine(info, data, lowered.model, lowered.calibration, spent)
     options = EngineOptions(

@@ -11,7 +11,7 @@ from pathlib import Path
 from tickrt.engines.calibrate import Method
 from tickrt.engines.gpu import gpus
 from tickrt.engines.keep import DEFAULT_KEEP
-from tickrt.engines.manifest import Manifest
+from tickrt.engines.manifest import Calibration, Manifest
 from tickrt.engines.precision import Precision
 from tickrt.engines.tensorrt import Library, find_library
 from tickrt.errors import BuildError, ConfigError
@@ -39,6 +39,7 @@ class BuildRequest:
         embed: keep the original ONNX in the bundle, so that it can be rebuilt.
         tolerance: largest absolute error of the outputs; None: by precision.
         allow_failed_parity: write the bundle all the same.
+        stored: scales of an earlier build (``role:tensor``); then no rows are needed.
     """
 
     model: Path
@@ -62,6 +63,7 @@ class BuildRequest:
     embed: bool = True
     tolerance: float | None = None
     allow_failed_parity: bool = False
+    stored: Calibration | None = None
 
 
 def choose_backend(request: BuildRequest) -> Library | None:
@@ -134,4 +136,5 @@ def rebuild_request(manifest: Manifest, source: Path) -> BuildRequest:
         split=bool(options.get("split")),
         stateful=bool(options.get("stateful")),
         tolerance=manifest.parity.tolerance,
+        stored=calibration,
     )

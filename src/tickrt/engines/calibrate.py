@@ -20,6 +20,7 @@ import logging
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -31,13 +32,23 @@ from tickrt.engines.manifest import Calibration
 from tickrt.engines.onnx_tools import sort_nodes
 from tickrt.errors import PrecisionError
 
-__all__ = ["QUANTISED", "Feed", "Method", "quantize_fp8", "quantize_int8"]
+__all__ = ["QUANTISED", "Feed", "Method", "Source", "quantize_fp8", "quantize_int8"]
 
 Method = Literal["minmax", "entropy", "percentile"]
 Feed = dict[str, np.ndarray[Any, Any]]
 
 QUANTISED: Final = ("MatMul", "Gemm", "Conv")
+_INT8_MAX: Final = 127.0
 _FP8_MAX: Final = 448.0  # largest E4M3FN number (OCP 8-bit floating point specification)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where ranges come from: inputs to run the model on, or the scales of an earlier build."""
+
+    feeds: Sequence[Feed] = ()
+    method: Method = "minmax"
+    stored: Calibration | None = None
 
 
 def _reader(feeds: Sequence[Feed]) -> Any:
@@ -87,8 +98,8 @@ def quantisable(model: ModelProto, kept: set[str]) -> list[NodeProto]:
     ]
 
 
-def _targets(model: ModelProto, kept: set[str], feeds: Sequence[Feed], to: str) -> list[NodeProto]:
-    if not feeds:
+def _targets(model: ModelProto, kept: set[str], source: Source, to: str) -> list[NodeProto]:
+    if not source.feeds and source.stored is None:
         raise PrecisionError(
             f"--precision {to} needs representative rows: add --calibrate EVENTS.npz"
         )
@@ -103,25 +114,24 @@ def _targets(model: ModelProto, kept: set[str], feeds: Sequence[Feed], to: str) 
 
 
 def quantize_int8(
-    model: ModelProto, kept: set[str], feeds: Sequence[Feed], method: Method
+    model: ModelProto, kept: set[str], source: Source
 ) -> tuple[ModelProto, Calibration]:
     """INT8 by static calibration, as Q/DQ nodes.
 
     Args:
         model: float32, recurrent layers decomposed, every node named.
         kept: node names that stay in float32.
-        feeds: representative inputs by name.
-        method: how a tensor's range is chosen.
+        source: where the ranges come from.
 
     Raises:
-        PrecisionError: no rows, or nothing to quantise.
+        PrecisionError: no rows, nothing to quantise, or no stored scale for a tensor.
     """
     from onnxruntime.quantization import QuantType
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
-    targets = _targets(model, kept, feeds, "int8")
+    targets = _targets(model, kept, source, "int8")
     kinds = sorted({node.op_type for node in targets})
-    ranges = _ranges(model, feeds, method)
+    ranges = _ranges(model, targets, source, _INT8_MAX)
     with _quiet():
         quantizer = QDQQuantizer(
             onnx.shape_inference.infer_shapes(model),
@@ -145,7 +155,7 @@ def quantize_int8(
     quantized = quantizer.model.model
     _only(quantized, {node.name for node in targets})
     sort_nodes(quantized.graph)
-    return quantized, _calibration(quantized, feeds, method)
+    return quantized, _calibration(quantized, source)
 
 
 def _only(model: ModelProto, targets: set[str]) -> None:
@@ -154,6 +164,7 @@ def _only(model: ModelProto, targets: set[str]) -> None:
     The quantiser hands the rounded tensor to all of its readers; a residual sum or a cell state
     would lose precision for nothing.
     """
+    _keep_outputs(model)
     made = {name: node for node in model.graph.node for name in node.output}
     for node in model.graph.node:
         if node.name in targets or node.op_type in ("QuantizeLinear", "DequantizeLinear"):
@@ -167,8 +178,28 @@ def _only(model: ModelProto, targets: set[str]) -> None:
                 node.input[position] = quantize.input[0]
 
 
-def _calibration(model: ModelProto, feeds: Sequence[Feed], method: Method) -> Calibration:
+def _keep_outputs(model: ModelProto) -> None:
+    """Give the graph's outputs the tensors from before Q/DQ: their names change places."""
+    made = {name: node for node in model.graph.node for name in node.output}
+    renamed: dict[str, str] = {}
+    for value in model.graph.output:
+        last = made.get(value.name)
+        if last is None or last.op_type != "DequantizeLinear":
+            continue
+        quantize = made.get(last.input[0])
+        if quantize is not None and quantize.op_type == "QuantizeLinear":
+            renamed[quantize.input[0]] = value.name
+            renamed[value.name] = f"{value.name}_rounded"
+    for node in model.graph.node:
+        for names in (node.input, node.output):
+            for position, name in enumerate(names):
+                names[position] = renamed.get(name, name)
+
+
+def _calibration(model: ModelProto, source: Source) -> Calibration:
     """The scales that were written into the graph, by the tensor that they are for."""
+    if source.stored is not None:
+        return source.stored
     constants = {t.name: t for t in model.graph.initializer}
     scales = {}
     for node in model.graph.node:
@@ -176,15 +207,37 @@ def _calibration(model: ModelProto, feeds: Sequence[Feed], method: Method) -> Ca
             scale = numpy_helper.to_array(constants[node.input[1]])
             if scale.size == 1:
                 scales[node.input[0]] = float(np.float32(scale.reshape(-1)[0]))
+    feeds = source.feeds
+    digest = feeds_digest(feeds)
     return Calibration(
-        method=method, samples=_samples(feeds), rows_sha256=feeds_digest(feeds), scales=scales
+        method=source.method, samples=_samples(feeds), rows_sha256=digest, scales=scales
     )
 
 
-def _ranges(model: ModelProto, feeds: Sequence[Feed], method: Method) -> Any:
+def _stored_ranges(stored: Calibration, targets: Sequence[NodeProto], steps: float) -> Any:
+    """Ranges that give the stored scales again, for the inputs of `targets`."""
+    from onnxruntime.quantization.calibrate import TensorData, TensorsData
+
+    data = {}
+    for node in targets:
+        scale = stored.scales.get(node.input[0])
+        if scale is None:
+            raise PrecisionError(
+                f"layer {node.name!r}: no stored scale for its input {node.input[0]!r} "
+                "(the graph is another one than the scales were made for): add --calibrate"
+            )
+        bound = np.float32(scale * steps)
+        data[node.input[0]] = TensorData(lowest=-bound, highest=bound)
+    return TensorsData(_method("minmax"), data)
+
+
+def _ranges(model: ModelProto, targets: Sequence[NodeProto], source: Source, steps: float) -> Any:
     """What onnxruntime's calibrator sees around the quantised operators (`TensorsData`)."""
     from onnxruntime.quantization.calibrate import create_calibrator
 
+    if source.stored is not None:
+        return _stored_ranges(source.stored, targets, steps)
+    feeds, method = source.feeds, source.method
     with tempfile.TemporaryDirectory() as folder, _quiet():
         path = Path(folder) / "model.onnx"
         onnx.save(onnx.shape_inference.infer_shapes(model), path)
@@ -213,14 +266,14 @@ def _bound(ranges: Any, tensor: str) -> float:
 
 
 def quantize_fp8(
-    model: ModelProto, kept: set[str], feeds: Sequence[Feed], method: Method
+    model: ModelProto, kept: set[str], source: Source
 ) -> tuple[ModelProto, Calibration]:
     """FP8 (E4M3FN) Q/DQ around MatMul, Gemm and Conv, scales = range / 448.
 
     Arguments and errors like `quantize_int8`.
     """
-    targets = _targets(model, kept, feeds, "fp8")
-    ranges = _ranges(model, feeds, method)
+    targets = _targets(model, kept, source, "fp8")
+    ranges = _ranges(model, targets, source, _FP8_MAX)
     result = _to_opset(model, 19)  # the first with FP8 in QuantizeLinear
     constants = {t.name: t for t in result.graph.initializer}
     names = {node.name for node in targets}
@@ -240,7 +293,7 @@ def quantize_fp8(
             node.input[position] = done[tensor]
     result.graph.node.extend(added)
     sort_nodes(result.graph)
-    return result, _calibration(result, feeds, method)
+    return result, _calibration(result, source)
 
 
 def _fp8_pair(model: ModelProto, added: list[NodeProto], tensor: str, scale: float) -> str:

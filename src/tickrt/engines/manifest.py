@@ -75,7 +75,7 @@ class Builder(_Part):
 
 
 class Calibration(_Part):
-    """How INT8 or FP8 scales came about; `scales` by tensor."""
+    """How INT8 or FP8 scales came about; `scales` by ``role:tensor``."""
 
     method: Literal["minmax", "entropy", "percentile"]
     samples: int

@@ -9,7 +9,9 @@ the Kullback-Leibler divergence (nats) of the outputs where they are distributio
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -18,7 +20,7 @@ from onnx import ModelProto
 from tickrt.engines.manifest import Parity
 from tickrt.errors import EngineError, ModelError
 
-__all__ = ["TOLERANCES", "Session", "chain", "compare", "run_all", "windows_of"]
+__all__ = ["TOLERANCES", "Session", "chain", "compare", "fused_layers", "run_all", "windows_of"]
 
 Array = np.ndarray[Any, Any]
 Run = Callable[[dict[str, Array]], dict[str, Array]]
@@ -58,6 +60,21 @@ class Session:
             first = str(error).strip().splitlines()[0]
             raise EngineError(f"onnxruntime: {first}") from None
         return dict(zip(self.outputs, values, strict=True))
+
+
+def fused_layers(data: bytes) -> int:
+    """How many nodes an ONNX graph has after ONNX Runtime's fusions that every machine does."""
+    import onnx
+    import onnxruntime as ort
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "fused.onnx"
+        options = ort.SessionOptions()
+        options.log_severity_level = 4
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+        options.optimized_model_filepath = str(path)
+        ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        return len(onnx.load(path).graph.node)
 
 
 def windows_of(rows: Array, window: int, limit: int) -> Array:

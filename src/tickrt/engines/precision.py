@@ -21,7 +21,7 @@ import numpy as np
 import onnx
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from tickrt.engines.calibrate import Feed, Method, quantize_fp8, quantize_int8
+from tickrt.engines.calibrate import Feed, Method, Source, quantize_fp8, quantize_int8
 from tickrt.engines.decompose import decompose_recurrent
 from tickrt.engines.keep import DEFAULT_KEEP, kept_nodes
 from tickrt.engines.manifest import Calibration
@@ -91,6 +91,7 @@ def convert(
     feeds: Sequence[Feed] = (),
     method: Method = "minmax",
     targets: Sequence[str] = (),
+    stored: Calibration | None = None,
 ) -> Converted:
     """Bring a float32 model to `precision`.
 
@@ -101,6 +102,7 @@ def convert(
         feeds: representative inputs, for int8 and fp8.
         method: how their ranges are chosen.
         targets: GPU architectures that the engine is for; empty for the CPU.
+        stored: scales of an earlier calibration of the same graph; then no feeds are needed.
 
     Raises:
         PrecisionError: the combination cannot work; names the layer or target and a way out.
@@ -115,10 +117,11 @@ def convert(
         named = decompose_recurrent(named, _fused(named, keep))
     kept = kept_nodes(named, keep)
     calibration = None
+    source = Source(feeds, method, stored)
     if precision == "int8":
-        result, calibration = quantize_int8(named, kept, feeds, method)
+        result, calibration = quantize_int8(named, kept, source)
     elif precision == "fp8":
-        result, calibration = quantize_fp8(named, kept, feeds, method)
+        result, calibration = quantize_fp8(named, kept, source)
     else:
         _check_range(named, kept, precision)
         result = _to_half(named, kept)

@@ -15,6 +15,7 @@ from engine_zoo import ZOO, F, H, Net, T
 from tickrt.engines import build as build_module
 from tickrt.engines import build_request as request_module
 from tickrt.engines.build import SOURCE, BuildRequest, build, write_built
+from tickrt.engines.build_request import rebuild_request
 from tickrt.engines.bundle import open_bundle
 from tickrt.engines.compat import Here, check_here, load_bundle
 from tickrt.engines.gpu import Gpu, gpus
@@ -74,6 +75,7 @@ def test_onnxruntime_bundles(save: Any, name: str, precision: Precision) -> None
     roles = [engine.role for engine in manifest.engines]
     assert roles == ["full"] or roles[:2] == ["pre", "step"]
     assert any(precision in engine.precision.values() for engine in manifest.engines)
+    assert all(engine.layers_after for engine in manifest.engines)
     assert (manifest.calibration is not None) == (precision == "int8")
     assert set(built.payloads) >= {SOURCE, *(engine.payload for engine in manifest.engines)}
 
@@ -188,6 +190,18 @@ def test_the_bundle_runs_as_it_was_built(save: Any, tmp_path: Path) -> None:
         assert bundle.payload(SOURCE) == path.read_bytes()
         sizes = [int(np.prod(entry["shape"])) for entry in facts["bank"]]
         assert len(bundle.payload("bank.f32")) == 4 * sum(sizes)
+
+
+def test_stored_scales_rebuild_without_rows(save: Any) -> None:
+    request = BuildRequest(save("gru"), backend="onnxruntime", precision="int8")
+    first = build(request, ROWS)
+    again = build(rebuild_request(first.manifest, request.model))
+    assert again.manifest.calibration == first.manifest.calibration
+    assert again.manifest.parity.data == "random normal rows"
+    for name, data in first.payloads.items():
+        assert again.payloads[name] == data, name
+    with pytest.raises(PrecisionError, match=r"no stored scale.*--calibrate"):
+        build(replace(rebuild_request(first.manifest, save("lstm")), keep=("softmax",)))
 
 
 def test_a_build_that_is_not_exact_fails(save: Any) -> None:

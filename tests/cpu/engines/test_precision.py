@@ -173,6 +173,18 @@ def test_only_quantised_layers_read_rounded_tensors() -> None:
             assert "DequantizeLinear" not in sources
 
 
+def test_states_that_are_put_out_are_not_rounded() -> None:
+    net = Net("states")
+    hidden = net.op("Tanh", net.op("MatMul", net.last("rows"), net.weight(F, H)))
+    model = net.model(net.head(net.op("MatMul", hidden, net.weight(H, H)), H))
+    model.graph.output.append(helper.make_tensor_value_info(hidden, TensorProto.FLOAT, None))
+    quantized = convert(model, "int8", feeds=FEEDS).model
+    onnx.checker.check_model(quantized)
+    made = {name: node.op_type for node in quantized.graph.node for name in node.output}
+    assert made[hidden] == "Tanh"
+    assert list(made.values()).count("DequantizeLinear") == 2
+
+
 def _huge() -> onnx.ModelProto:
     net = Net("huge")
     big = net.const(np.full((F, H), 1e5, np.float32))
