@@ -110,9 +110,8 @@ def _write(tally, kind, c, b, value):
 
 
 @inner
-def _trades(tape, tally, x, until, bests):
+def _trades(tape, tally, x, until, bests, sizes):
     """Trades up to a time: mark them on the ladder; each side's are one order. Returns the next."""
-    n = int(tally.n[2])
     first = x
     while x < len(tape.trade_ts) and tape.trade_ts[x] <= until:
         if 0 <= tape.trade_tick[x] < tally.lots.shape[1]:
@@ -132,7 +131,7 @@ def _trades(tape, tally, x, until, bests):
         if trades == 0:
             continue
         best = int(bests[side])
-        size = int(tally.best[n - 1, side]) if n > 0 and tally.traded[side, best] > 0 else 0
+        size = int(sizes[side]) if tally.traded[side, best] > 0 else 0
         part = 1000 * volume // max(1, size)
         emptied = part >= 1000 and tally.lots[side, best] == 0
         row = int(tally.n[1])
@@ -220,10 +219,10 @@ def _levels(tally, bests):
 
 
 @inner
-def _close_message(tape, tally, first, last, x, t, bests, pair):
+def _close_message(tape, tally, first, last, x, t, bests, pair, sizes):
     """A depth message has been applied: classify its levels. Returns the next trade."""
     x0 = x
-    x = _trades(tape, tally, x, tape.ts[last], bests)
+    x = _trades(tape, tally, x, tape.ts[last], bests, sizes)
     _expose(tally, bests[0], bests[1], (tape.ts[last] - t) * 1e-9)
     refill = bests[1] - bests[0] > 1 and bests[2] == pair[0]
     counted = 0
@@ -246,14 +245,15 @@ def _close_message(tape, tally, first, last, x, t, bests, pair):
 
 
 @kernel
-def observe(tape, tally, bests, pair):
+def observe(tape, tally, bests, pair, sizes):
     """Walk the tape once and fill the tally.
 
     Args:
         tape: the events.
         tally: zeroed but for the calibration's cells and bins.
         bests: i8[4] scratch: best bid and ask before and after a message.
-        pair: i8[1] scratch.
+        pair: i8[1] scratch: the reference bid before a gap opened.
+        sizes: i8[2] scratch: sizes at the best prices after the last message.
 
     Returns:
         0, or -1 if a side of the book was empty after a message.
@@ -287,11 +287,13 @@ def observe(tape, tally, bests, pair):
             if bests[2] < 0 or bests[3] < 0:
                 return -1
             if kind == DEPTH and settled == 1:
-                x = _close_message(tape, tally, first, i, x, t, bests, pair)
+                x = _close_message(tape, tally, first, i, x, t, bests, pair, sizes)
             else:
                 while x < len(tape.trade_ts) and tape.trade_ts[x] <= tape.ts[i]:
                     x += 1
                 settled = 1
             t = int(tape.ts[i])
+            for side in range(2):
+                sizes[side] = tally.lots[side, bests[2 + side]]
         first = i + 1
     return 0

@@ -118,7 +118,7 @@ def survey(
         lots=zeros(2, LADDER),
         n=zeros(4),
     )
-    if kernels.observe(tape, tally, zeros(4), zeros(1)) != 0:
+    if kernels.observe(tape, tally, zeros(4), zeros(1), zeros(2)) != 0:
         raise DataError("calibration: a side of the book is empty after a message")
     records, orders, messages, moves = (int(n) for n in tally.n)
     stamps = tally.message[:messages, 0]
