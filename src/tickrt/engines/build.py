@@ -25,7 +25,7 @@ from tickrt.engines.bundle import write_bundle
 from tickrt.engines.compat import library_version, platform_name
 from tickrt.engines.crypto import AesKey, SigningKey
 from tickrt.engines.gpu import gpus
-from tickrt.engines.manifest import Builder, Calibration, Manifest, Parity
+from tickrt.engines.manifest import Builder, Calibration, EngineInfo, Manifest, Parity
 from tickrt.engines.onnx_tools import load_onnx, model_info, tensor_infos
 from tickrt.engines.parity import (
     TOLERANCES,
@@ -98,12 +98,27 @@ def _windows(
     return rows, windows_of(rows, parts.window, _PARITY_WINDOWS), said
 
 
+def largest_batch(infos: Sequence[EngineInfo]) -> int:
+    """How many windows every engine takes at once: the least upper bound of their profiles."""
+    bounds = [profile[info.inputs[0].name][2][0] for info in infos for profile in info.profiles[:1]]
+    return min(bounds, default=_PARITY_WINDOWS)
+
+
 def engine_parity(
-    parts: Parts, runs: Mapping[str, Run], windows: Array, tolerance: float, data: str
+    parts: Parts,
+    runs: Mapping[str, Run],
+    windows: Array,
+    tolerance: float,
+    data: str,
+    batch: int = _PARITY_WINDOWS,
 ) -> Parity:
-    """Figures of the engines `runs` (by role) beside the original model on the same windows."""
+    """Figures of the engines `runs` (by role) beside the original model on the same windows.
+
+    Args:
+        batch: how many windows the engines take at once, at most.
+    """
     whole = Session(parts.source)
-    size = chunk_of(whole)
+    size = min(chunk_of(whole), batch)
     reference = run_all(whole.run, parts.window_input, windows, size)
     got = run_all(parts.chained(dict(runs)), parts.window_input, windows, size)
     return compare(reference, got, tolerance, data, whole.outputs)
@@ -125,7 +140,9 @@ def _parity(
     why = why_not_here(builder) if library is not None else ""
     if library is not None and not why:
         runs: dict[str, Run] = {e.info.role: PlanRunner(library, e.data).run for e in engines}
-        return engine_parity(parts, runs, windows, tolerance, data), {}
+        # `advance` is for one stream: it has no batch, and is not part of the comparison.
+        batch = largest_batch([e.info for e in engines if e.info.role != "advance"])
+        return engine_parity(parts, runs, windows, tolerance, data, batch), {}
     graphs: dict[str, Run] = {}
     for engine in engines:
         optimise = "fp8" not in engine.info.precision.values()

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tickrt.engines.build import SOURCE, engine_parity
+from tickrt.engines.build import SOURCE, engine_parity, largest_batch
 from tickrt.engines.build_parts import make_parts
 from tickrt.engines.build_request import rebuild_request
 from tickrt.engines.bundle import Bundle, open_bundle
@@ -181,7 +181,8 @@ def verify_on_target(
         raise BundleError(f"{path}: the model leaves its time axis open; rebuild with --window")
     windows = windows_of(np.asarray(rows, np.float32), parts.window, _WINDOWS)
     tolerance = manifest.parity.tolerance or 0.0
-    parity = engine_parity(parts, runs, windows, tolerance, data)
+    batch = largest_batch([e for e in manifest.engines if e.role != "advance"])
+    parity = engine_parity(parts, runs, windows, tolerance, data, batch)
     return parity, manifest.model_copy(update={"parity": parity}), payloads
 
 

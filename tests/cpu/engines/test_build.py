@@ -366,6 +366,16 @@ def test_profiles() -> None:
         make_profiles([rows])
 
 
+def test_parity_stays_within_the_profiles() -> None:
+    from tickrt.engines.manifest import EngineInfo, TensorInfo
+
+    rows = TensorInfo(name="rows", dtype="float32", shape=("batch", T, F))
+    info = EngineInfo(role="full", payload="p", format="onnx", inputs=(rows,), outputs=())
+    assert build_module.largest_batch([info]) == 256
+    small = info.model_copy(update={"profiles": make_profiles([rows], ["rows=1:1:8"])})
+    assert build_module.largest_batch([info, small]) == 8
+
+
 def test_the_timing_cache_is_keyed_by_gpu_and_version() -> None:
     a, b = (build_module.default_cache("tensorrt", v, "8.9") for v in ("10.1", "10.2"))
     assert a != b
