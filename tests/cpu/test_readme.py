@@ -25,6 +25,7 @@ def blocks(page: Path, language: str, *, marked: bool = False) -> list[str]:
     return [text for mark, kind, text in found if kind == language and (mark or not marked)]
 
 
+@pytest.mark.timeout(900)
 def test_readme_commands_run(tmp_path: Path) -> None:
     scripts = blocks(ROOT / "README.md", "sh", marked=True)
     assert len(scripts) == 2
@@ -36,7 +37,7 @@ def test_readme_commands_run(tmp_path: Path) -> None:
             env={**os.environ, "PATH": path},
             capture_output=True,
             text=True,
-            timeout=280,
+            timeout=800,
         )
         assert done.returncode == 0, f"{script}\n{done.stderr}"
     for part in ("run", "backtest"):
@@ -103,3 +104,13 @@ def test_the_two_commands_of_the_first_screen_are_targets_of_the_makefile() -> N
     assert len(targets) == 2
     makefile = (ROOT / "Makefile").read_text()
     assert all(re.search(rf"^{target}:", makefile, re.M) for target in targets)
+
+
+def test_figures_are_those_of_the_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The README's table is what the JSON files say: run ``python -m benchmarks._readme``."""
+    monkeypatch.syspath_prepend(str(ROOT))
+    from benchmarks import _readme
+
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    block = text.split(_readme.START)[1].split(_readme.END)[0]
+    assert block == _readme.table()

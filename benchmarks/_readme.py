@@ -1,0 +1,117 @@
+"""The README's table of figures, made from ``results/*.json``: nothing in it is typed by hand.
+
+    python -m benchmarks._readme        # rewrite the README's block
+
+Entry points: `table()`, `main()`. A test holds README and results equal.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks._machine import RESULTS
+
+README = Path(__file__).resolve().parent.parent / "README.md"
+START, END = "<!-- figures -->\n", "<!-- /figures -->"
+
+Row = tuple[str, str, str, str]  # what, figure, budget, benchmark
+
+
+def _result(name: str) -> dict[str, Any] | None:
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def _millions(value: float | None) -> str:
+    return "" if value is None else f"{value / 1e6:.1f} M/s"
+
+
+def _book_features(result: dict[str, Any]) -> list[Row]:
+    return [
+        (
+            f"events/s, one core, {r['name']}",
+            _millions(r["events_per_s"]),
+            f"≥ {r['target_events_per_s'] / 1e6:g} M/s" if r["target_events_per_s"] else "",
+            "book_features",
+        )
+        for r in result["results"]
+    ]
+
+
+def _pipeline(result: dict[str, Any]) -> list[Row]:
+    rows = []
+    budget = "≤ {p50:g} / {p99:g} µs".format(**result["target_us"])
+    for r in result["results"]:
+        total = r["latency_us"]["tick_to_order"]
+        what = f"tick-to-order without a model, spec `{r['spec']}`, p50 / p99"
+        shown = f"{total['p50']:.2f} / {total['p99']:.2f} µs"
+        rows.append((what, shown, budget if r["spec"] == "light" else "", "pipeline"))
+    return rows
+
+
+def _split(result: dict[str, Any]) -> list[Row]:
+    seed = result["models"]["lstm-seed"]
+    full, step = seed["times_us"]["full"]["p50"], seed["times_us"]["step"]["p50"]
+    what = "seed LSTM on the CPU, on-path after tick-split, p50 (whole window)"
+    return [(what, f"{step:.0f} µs ({full:.0f} µs)", "≤ 1/25", "split")]
+
+
+def _startup(result: dict[str, Any]) -> list[Row]:
+    targets = result["targets_s"]
+    names = (
+        ("import_s", "`import tickrt`"),
+        ("warm_first_tick_s", "`tickrt run` to its first tick, warm caches"),
+        ("cold_first_tick_s", "`tickrt run` to its first tick, compiling everything"),
+    )
+    return [
+        (
+            what,
+            f"{result[key] * 1e3:.0f} ms" if result[key] < 1 else f"{result[key]:.1f} s",
+            f"≤ {targets[key]:g} s" if key in targets else "",
+            "startup",
+        )
+        for key, what in names
+    ]
+
+
+_PARTS = {
+    "book_features": _book_features,
+    "pipeline": _pipeline,
+    "split": _split,
+    "startup": _startup,
+}
+
+
+def table() -> str:
+    """The figures that there are results for, as a markdown table, and their machines."""
+    rows: list[Row] = []
+    machines = set()
+    for name, make in _PARTS.items():
+        result = _result(name)
+        if result is not None:
+            rows += make(result)
+            machines.add(f"{result['machine']['cpu']}, {result['machine']['cores']} cores")
+    if not rows:
+        return ""
+    lines = ["| what | measured | budget | benchmark |", "|---|---|---|---|"]
+    lines += [
+        f"| {what} | {figure} | {budget} | [{name}](benchmarks/{name}.py) |"
+        for what, figure, budget, name in rows
+    ]
+    return "\n".join([*lines, "", f"Measured on: {'; '.join(sorted(machines))}.", ""])
+
+
+def main() -> int:
+    """Rewrite the block; 0."""
+    text = README.read_text(encoding="utf-8")
+    before, rest = text.split(START)
+    _, after = rest.split(END)
+    README.write_text(f"{before}{START}{table()}{END}{after}", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
