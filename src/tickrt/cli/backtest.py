@@ -73,6 +73,8 @@ def backtest(
     risk: options.Limits = None,
     backend: options.BackendOption = Backend.ONNXRUNTIME,
     threads: options.Threads = 1,
+    split: options.Split = True,
+    stateful: options.Stateful = False,
     latency_us: Annotated[
         str,
         typer.Option(
@@ -129,6 +131,8 @@ def backtest(
         limits=risk,
         backend=backend,
         threads=threads,
+        split=split,
+        stateful=stateful,
     )
     order_ns = round(order_latency_us * 1000)
     with working("loading and compiling", as_json):

@@ -122,6 +122,23 @@ Threads = Annotated[
         "--threads", min=1, max=256, help="Threads of the engine.", rich_help_panel=_ENGINE
     ),
 ]
+Split = Annotated[
+    bool,
+    typer.Option(
+        "--split/--no-split",
+        help="Run only what depends on the newest row on the path (where that is exact), "
+        "or the whole window.",
+        rich_help_panel=_ENGINE,
+    ),
+]
+Stateful = Annotated[
+    bool,
+    typer.Option(
+        "--stateful",
+        help="The model was trained with carried state: states come from the last step.",
+        rich_help_panel=_ENGINE,
+    ),
+]
 Out = Annotated[
     Path,
     typer.Option("--out", "-o", help="Folder for report.json and report.html."),

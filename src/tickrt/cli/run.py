@@ -40,6 +40,8 @@ def run(
     ] = "max",
     backend: options.BackendOption = Backend.ONNXRUNTIME,
     threads: options.Threads = 1,
+    split: options.Split = True,
+    stateful: options.Stateful = False,
     deadline_us: Annotated[
         float,
         typer.Option(
@@ -69,6 +71,7 @@ def run(
       tickrt run --data btc.npz --pace 10x --pin 3
       tickrt run --data btc.npz --data eth.npz --strategy taker --strategy maker
       tickrt run --data btc.npz -p enter_threshold=0.4 -r max_position_lots=5
+      tickrt run --data btc.npz --no-split
       tickrt run --data btc.npz --backend null --spec light --json
 
     [bold]Parameters[/bold] (--param)
@@ -101,6 +104,8 @@ def run(
         limits=risk,
         backend=backend,
         threads=threads,
+        split=split,
+        stateful=stateful,
         pace=parse_pace(pace),
         deadline_us=deadline_us,
         pin_cpu=pin,
