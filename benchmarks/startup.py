@@ -1,6 +1,6 @@
 """How long until it runs? Import, help, first tick with a warm cache, and with a cold one.
 
-"First tick" is from the start of the process (warm) or of the session (cold) until events are taken.
+"First tick": from the start of the process (warm) or of the session (cold) until events are taken.
 Each is a fresh process. The cold one compiles every kernel into an empty cache folder; the warm
 ones reuse it. Imports and commands are repeated and the median is reported.
 
