@@ -25,7 +25,7 @@ import onnx
 from numpy.typing import NDArray
 
 from tickrt.engines.onnx_check import ModelInfo
-from tickrt.engines.split import SplitResult, measure, split, verify
+from tickrt.engines.split import SplitResult, draw, measure, split, verify
 from tickrt.engines.split.check import random_rows
 from tickrt.jit import cache_dir
 
@@ -56,7 +56,7 @@ class SplitPlan:
         known, newest: names of `pre`'s input and of `step`'s row.
         states: (name, shape at batch 1) of what goes from `pre` to `step`.
         bank: the bank's tensors.
-        figures: parity, times in µs, share of multiply-adds on the path.
+        figures: parity, times in µs, share of multiply-adds on the path, a drawing (SVG).
         why_not: why the model runs whole, where it does.
     """
 
@@ -126,6 +126,7 @@ def _make(model: ModelInfo, stateful: bool) -> SplitPlan:
             "rows_per_s": times.ticks_per_second,
             "on_path_share": max(cost.share for cost in result.costs),
             "state_bytes": result.state_bytes,
+            "drawing": draw(result),
         }
         if not parity.ok:
             why_not = f"the split is not exact: relative error {parity.max_rel:.2g}"

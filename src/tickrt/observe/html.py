@@ -36,6 +36,7 @@ def render_html(report: Report) -> str:
             _latency(report),
             *(_market(report, series) for series in _series(report)[:MAX_SERIES]),
             _outcome(report),
+            _graphs(report),
             _provenance(report),
         )
     )
@@ -218,6 +219,19 @@ def _flat(mapping: Mapping[str, Any]) -> list[tuple[str, str]]:
         for key, value in mapping.items()
         if value is not None and not isinstance(value, (Mapping, list))
     ]
+
+
+def _graphs(report: Report) -> str:
+    figures = "".join(
+        f"<figure><figcaption>{escape(model)}</figcaption>{svg}</figure>"
+        for model, svg in (report.get("graphs") or {}).items()
+    )
+    if not figures:
+        return ""
+    return (
+        "<section><h2>What runs on the path</h2><details><summary>The model's graph, split at its "
+        f"newest row</summary>{figures}</details></section>"
+    )
 
 
 def _provenance(report: Report) -> str:

@@ -17,6 +17,7 @@ The report (`SCHEMA` = 1). Missing keys are allowed everywhere, extra ones are k
     latency_cdf     {stage: [[us, share], …]}   from `histogram.cdf`
     floor           {"clock_read": {…}, "spin": {…}}  from `clock.floor`
     engine          {backend, model, model_sha256, threads, …}
+    graphs          {model: SVG of its graph with the on-path part marked}
     feature_hash    SHA-256 of the spec         spec          its name
     wall_s          time in the loop            events_per_s  events / wall_s
     compile_s       time to the first tick that compiling took      startup_s  all of it

@@ -16,6 +16,7 @@ from tickrt.market.instrument import Instrument
 from tickrt.observe.histogram import cdf, percentiles
 from tickrt.observe.report import thin
 from tickrt.runtime.parts import Parts
+from tickrt.runtime.split_engine import SplitEngine
 from tickrt.runtime.state import COUNTERS, STAGES
 from tickrt.strategy.risk import RiskReason
 from tickrt.strategy.state import Mode
@@ -123,6 +124,11 @@ def loop_report(parts: Parts, markets: Sequence[Instrument], ticks_per_ns: float
         "latency_cdf": {stage: cdf(loop.hist, i, ticks_per_ns) for i, stage in stages},
         "engine": parts.engines[0].describe(),
         "engines": [engine.describe() for engine in parts.engines],
+        "graphs": {
+            str(engine.describe()["model"]): engine.drawing
+            for engine in parts.engines
+            if isinstance(engine, SplitEngine)
+        },
         "feature_hash": first.spec.hash,
         "spec": first.spec.name,
         "symbols": [market.symbol for market in markets],

@@ -190,6 +190,11 @@ class SplitEngine(OrtBacked):
         """Rows whose states had to be prepared on the path."""
         return int(self._ctx[k_.WAITS // 8])
 
+    @property
+    def drawing(self) -> str:
+        """The model's graph with the on-path part marked, as SVG."""
+        return str(self._plan.figures["drawing"])
+
     def functions(self) -> tuple[CFunction, CFunction, CFunction, CFunction]:
         """submit, poll, advance, reset."""
         return _functions()

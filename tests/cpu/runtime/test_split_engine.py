@@ -158,6 +158,7 @@ def test_orders_are_the_same_with_and_without_split(tmp_path: Path) -> None:
         with Session(config(tmp_path, data, *strategies, split=split)) as session:
             report = session.run()
             assert ("split" in report["engine"]) is split
+            assert [svg[:4] for svg in report["graphs"].values()] == ["<svg"] * split
             intents = session.intents()
             signal = intents["signal"].copy()
             intents["signal"] = 0
