@@ -30,7 +30,7 @@ class StrategySettings(_Frozen):
     Attributes:
         name: for reports; None: the policy's name.
         symbol: the symbol it trades; None: the session's first.
-        model: a shipped model's name or the path of an ONNX file.
+        model: a shipped model's name, or the path of an ONNX file or a bundle.
         spec: a shipped spec's name or a path; None: the one that the model was trained on.
         policy: `TakerParams` or `MakerParams`.
         fallback: the rule-based signal used while the model cannot be trusted.
@@ -58,6 +58,10 @@ class SessionConfig(_Frozen):
         threads: intra-op threads of the engine; 1: the loop's own thread.
         split: run only what depends on the newest row on the path, where that is exact.
         stateful: the models were trained with carried state (needs `split`).
+        trust: where the public keys are that a bundle's signature is checked with (``file:PATH``,
+            ``env:NAME``, ``command:…``); never the keys themselves.
+        bundle_key: where the key of encrypted bundles is.
+        allow_unsigned: run bundles whose signature nobody verified.
         pace: 0 = as fast as it goes; else the speed relative to the recorded times.
         deadline_us: an engine result that takes longer is a fault.
         healthy_needed: healthy results in a row that end a fallback.
@@ -74,6 +78,9 @@ class SessionConfig(_Frozen):
     threads: int = Field(default=1, ge=1, le=256)
     split: bool = True
     stateful: bool = False
+    trust: tuple[str, ...] = ()
+    bundle_key: str | None = None
+    allow_unsigned: bool = False
     pace: float = Field(default=0.0, ge=0.0)
     deadline_us: float = Field(default=100_000.0, gt=0.0)
     healthy_needed: int = Field(default=32, ge=1)

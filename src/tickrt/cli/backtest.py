@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tickrt.cli import options
+from tickrt.cli import keys, options
 from tickrt.cli.options import Backend, Policy
 from tickrt.errors import ConfigError
 
@@ -75,6 +75,9 @@ def backtest(
     threads: options.Threads = 1,
     split: options.Split = True,
     stateful: options.Stateful = False,
+    trust: keys.Trust = None,
+    key: keys.Key = None,
+    allow_unsigned: keys.AllowUnsigned = False,
     latency_us: Annotated[
         str,
         typer.Option(
@@ -133,6 +136,9 @@ def backtest(
         threads=threads,
         split=split,
         stateful=stateful,
+        trust=tuple(trust or ()),
+        bundle_key=key,
+        allow_unsigned=allow_unsigned,
     )
     order_ns = round(order_latency_us * 1000)
     with working("loading and compiling", as_json):

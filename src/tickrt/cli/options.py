@@ -63,7 +63,7 @@ Model = Annotated[
     typer.Option(
         "--model",
         "-m",
-        help="A shipped model (see: tickrt models) or an ONNX file.",
+        help="A shipped model (see: tickrt models), an ONNX file, or a bundle.",
         rich_help_panel=_WHAT,
     ),
 ]

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from tickrt.cli import options
+from tickrt.cli import keys, options
 from tickrt.cli.options import Backend, Policy
 from tickrt.errors import ConfigError
 
@@ -42,6 +42,9 @@ def run(
     threads: options.Threads = 1,
     split: options.Split = True,
     stateful: options.Stateful = False,
+    trust: keys.Trust = None,
+    key: keys.Key = None,
+    allow_unsigned: keys.AllowUnsigned = False,
     deadline_us: Annotated[
         float,
         typer.Option(
@@ -71,6 +74,7 @@ def run(
       tickrt run --data btc.npz --pace 10x --pin 3
       tickrt run --data btc.npz --data eth.npz --strategy taker --strategy maker
       tickrt run --data btc.npz -p enter_threshold=0.4 -r max_position_lots=5
+      tickrt run --data btc.npz --model seed.bundle --trust file:desk.sign.pub
       tickrt run --data btc.npz --no-split
       tickrt run --data btc.npz --backend null --spec light --json
 
@@ -106,6 +110,9 @@ def run(
         threads=threads,
         split=split,
         stateful=stateful,
+        trust=tuple(trust or ()),
+        bundle_key=key,
+        allow_unsigned=allow_unsigned,
         pace=parse_pace(pace),
         deadline_us=deadline_us,
         pin_cpu=pin,

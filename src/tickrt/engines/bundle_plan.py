@@ -117,7 +117,7 @@ def runnable(bundle: Bundle) -> tuple[ModelInfo, SplitPlan | None]:
         known=str(facts["known"]),
         newest=str(facts["newest"]),
         states=tuple(
-            (str(s["name"]), tuple(max(int(d), 1) for d in s["shape"])) for s in facts["states"]
+            (str(s["name"]), tuple(abs(int(d)) for d in s["shape"])) for s in facts["states"]
         ),
         bank=bank,
         figures={

@@ -11,16 +11,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tickrt.config import SessionConfig, StrategySettings
-from tickrt.engines.onnx_check import ModelInfo, check_spec, read_model
+from tickrt.engines.onnx_check import check_spec
 from tickrt.engines.split_plan import plan
 from tickrt.errors import ConfigError
 from tickrt.features.spec import FeatureSpec, load_spec
 from tickrt.features.streams import Streams, new_streams
 from tickrt.market.book import new_book
 from tickrt.market.instrument import Instrument
-from tickrt.models import find_model
 from tickrt.observe.clock import ticks_per_ns
 from tickrt.runtime.handle import Engine, RowRing, new_engines
+from tickrt.runtime.model_source import Source, load_source
 from tickrt.runtime.null import NullEngine
 from tickrt.runtime.onnxruntime import OrtEngine
 from tickrt.runtime.split_engine import SplitEngine
@@ -41,7 +41,7 @@ class Seat:
     symbol: int
     instrument: Instrument
     spec: FeatureSpec
-    model: ModelInfo | None  # None with the null backend
+    source: Source | None  # None with the null backend
 
     @property
     def stream_key(self) -> tuple[int, str]:
@@ -51,7 +51,7 @@ class Seat:
     @property
     def engine_key(self) -> tuple[int, str, str]:
         """Strategies with the same key share an engine."""
-        return self.symbol, self.spec.hash, self.model.sha256 if self.model else ""
+        return self.symbol, self.spec.hash, self.source.identity if self.source else ""
 
 
 @dataclass(frozen=True)
@@ -68,17 +68,16 @@ class Parts:
             engine.close()
 
 
-def _spec_of(settings: StrategySettings, model: ModelInfo) -> FeatureSpec:
+def _spec_of(settings: StrategySettings, source: Source) -> FeatureSpec:
     """The named spec, or the one that lies with the model or that its metadata names."""
     if settings.spec is not None:
         return load_spec(settings.spec)
-    found = find_model(settings.model).spec
-    if found is not None:
-        return load_spec(found)
-    name = model.metadata.get("tickrt.spec")
+    if source.spec is not None:
+        return load_spec(source.spec)
+    name = source.model.metadata.get("tickrt.spec")
     if name is None:
         raise ConfigError(
-            f"{model.name}: its metadata names no feature spec: say which one with --spec"
+            f"{source.model.name}: its metadata names no feature spec: say which one with --spec"
         )
     return load_spec(name)
 
@@ -90,16 +89,16 @@ def _seat(config: SessionConfig, settings: StrategySettings, markets: Sequence[I
         raise ConfigError(f"strategy symbol {wanted!r} is not in the data: {', '.join(symbols)}")
     symbol = symbols.index(wanted)
     policy = "taker" if isinstance(settings.policy, TakerParams) else "maker"
-    model: ModelInfo | None = None
+    source: Source | None = None
     if config.backend == "null" and settings.spec is not None:
         spec = load_spec(settings.spec)
     else:
-        model = read_model(find_model(settings.model).onnx)
-        spec = _spec_of(settings, model)
-        check_spec(model, spec)
+        source = load_source(settings, config)
+        spec = _spec_of(settings, source)
+        check_spec(source.model, spec)
     if config.backend == "null":
-        model = None
-    return Seat(settings.name or policy, settings, symbol, markets[symbol], spec, model)
+        source = None
+    return Seat(settings.name or policy, settings, symbol, markets[symbol], spec, source)
 
 
 def _ring(streams: Streams, k: int) -> RowRing:
@@ -108,15 +107,21 @@ def _ring(streams: Streams, k: int) -> RowRing:
 
 
 def _engine(config: SessionConfig, seat: Seat, ring: RowRing) -> Engine:
-    if seat.model is None:
+    source = seat.source
+    if source is None:
         return NullEngine()
-    if config.split:
-        found = plan(seat.model, stateful=config.stateful)
-        if found.usable:
-            return SplitEngine(seat.model, found, ring, config.threads)
-        if config.stateful:
-            raise ConfigError(f"{seat.model.name}: cannot run with carried state: {found.why_not}")
-    return OrtEngine(seat.model, ring, config.threads)
+    if source.built and config.stateful and (source.plan is None or source.plan.mode != "carry"):
+        raise ConfigError(f"{source.model.name}: build the bundle with --stateful to run it so")
+    found = source.plan
+    if config.split and not source.built:
+        made = plan(source.model, stateful=config.stateful)
+        if config.stateful and not made.usable:
+            why = made.why_not
+            raise ConfigError(f"{source.model.name}: cannot run with carried state: {why}")
+        found = made if made.usable else None
+    if found is not None:
+        return SplitEngine(source.model, found, ring, config.threads)
+    return OrtEngine(source.model, ring, config.threads)
 
 
 def build_parts(config: SessionConfig, markets: Sequence[Instrument], tape_records: int) -> Parts:

@@ -127,7 +127,7 @@ def loop_report(parts: Parts, markets: Sequence[Instrument], ticks_per_ns: float
         "graphs": {
             str(engine.describe()["model"]): engine.drawing
             for engine in parts.engines
-            if isinstance(engine, SplitEngine)
+            if isinstance(engine, SplitEngine) and engine.drawing
         },
         "feature_hash": first.spec.hash,
         "spec": first.spec.name,

@@ -192,8 +192,8 @@ class SplitEngine(OrtBacked):
 
     @property
     def drawing(self) -> str:
-        """The model's graph with the on-path part marked, as SVG."""
-        return str(self._plan.figures["drawing"])
+        """The model's graph with the on-path part marked, as SVG; empty for a bundle's."""
+        return str(self._plan.figures.get("drawing", ""))
 
     def functions(self) -> tuple[CFunction, CFunction, CFunction, CFunction]:
         """submit, poll, advance, reset."""

@@ -12,14 +12,18 @@ import pytest
 from test_engines_contract import Bench, do_advance, do_poll, do_submit, outputs
 
 from engine_zoo import ZOO, F, T
+from support import market_file, tiny_model, tiny_spec
+from tickrt.config import SessionConfig, StrategySettings
 from tickrt.engines.build import BuildRequest, build, write_built
 from tickrt.engines.bundle import open_bundle, write_bundle
 from tickrt.engines.bundle_plan import runnable
 from tickrt.engines.compat import load_bundle
 from tickrt.engines.crypto import load_aes_key, load_private_key, new_keys
-from tickrt.errors import Code, IncompatibleError, TamperedError
+from tickrt.errors import BundleError, Code, IncompatibleError, TamperedError
 from tickrt.runtime.onnxruntime import OrtEngine
+from tickrt.runtime.session import Session
 from tickrt.runtime.split_engine import SplitEngine
+from tickrt.strategy.params import TakerParams
 
 
 def bundle_of(name: str, folder: Path, **more: Any) -> Path:
@@ -103,3 +107,37 @@ def test_plans_are_not_for_this_backend(tmp_path: Path) -> None:
         pytest.raises(IncompatibleError, match="--backend onnxruntime"),
     ):
         runnable(bundle)
+
+
+def test_a_session_runs_a_signed_bundle_like_its_model(tmp_path: Path) -> None:
+    spec = tiny_spec(tmp_path, 4)
+    path = tiny_model(spec, tmp_path / "m.onnx")
+    paths = new_keys(tmp_path / "k")
+    built = build(BuildRequest(path, backend="onnxruntime", embed=False))
+    aes, sign = load_aes_key(str(paths["aes"])), load_private_key(str(paths["private"]))
+    write_built(built, tmp_path / "m.bundle", aes, sign)
+    data = market_file(tmp_path / "d.npz", 200)
+    runs = []
+    for model in (path, tmp_path / "m.bundle"):
+        settings = StrategySettings(
+            model=str(model),
+            spec=str(spec.path),
+            policy=TakerParams(enter_threshold=0.05, exit_threshold=0.0),
+        )
+        config = SessionConfig(
+            data=(data,),
+            strategies=(settings,),
+            trust=(str(paths["public"]),),
+            bundle_key=str(paths["aes"]),
+        )
+        with Session(config) as session:
+            report = session.run()
+            intents = session.intents()
+            intents["signal"] = 0.0
+            runs.append(intents.tobytes())
+            assert report["orders"] > 0
+            assert report["engine"]["split"] == "pre"
+    assert runs[0] == runs[1]
+    unsigned = config.model_copy(update={"trust": ()})
+    with pytest.raises(BundleError):
+        Session(unsigned)
