@@ -117,9 +117,9 @@ def headline(report: Mapping[str, Any]) -> list[Tile]:
     pnls = [figures.get("pnl_net") for figures in several]
     if len(units) == 1 and None not in pnls:
         unit, pnl = units.pop(), sum(pnls)
-        tiles.append(
-            Tile(f"{number(pnl)} {unit}".strip(), "PnL net", "good" if pnl >= 0 else "bad")
-        )
+        name = f"PnL net, {unit}" if unit else "PnL net"
+        shown = number(pnl) if abs(pnl) >= 1 else f"{pnl:.3g}".replace("-", "\N{MINUS SIGN}")
+        tiles.append(Tile(shown, name, "good" if pnl >= 0 else "bad"))
     return tiles
 
 
