@@ -2,8 +2,8 @@
 
 The recorded BTC capture runs through the whole loop, with the `null` engine, which answers at once,
 and a taker that sends an order on every row: book, features, policy, risk, order, and the clock
-reads in between. Each spec is played several times; the run with the lowest p99 counts, and all are
-listed. ``tickrt bench pipeline`` does the same on any installation.
+reads in between. Each spec is played several times; the run with the median p99 counts, and all
+are listed. ``tickrt bench pipeline`` does the same on any installation.
 
     python -m benchmarks.pipeline [--data FILE.npz] [--repetitions N]
 
