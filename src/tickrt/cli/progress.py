@@ -35,6 +35,8 @@ def _display() -> Progress:
         Remaining(elapsed_when_finished=False),
         console=Console(stderr=True),
         transient=True,
+        redirect_stdout=False,  # what a command prints on stdout stays there
+        redirect_stderr=False,
     )
 
 
