@@ -81,6 +81,8 @@ class Backtest:
         rows = min(max(len(self.events) * len(config.strategies), 1 << 12), _TAPE_MAX)
         records = config.tape_records or rows
         self.parts: Parts = build_parts(config, self.markets, records)
+        # How long this machine takes must not change a backtest: `latency` says how late we are.
+        self.parts.loop.engines.deadline[:] = np.iinfo(np.int64).max
         data = [(file.data, market) for file, market in zip(files, self.markets, strict=True)]
         self.venue = open_venue(self.venue_config, data, len(config.strategies))
         rate = 1.0 / ticks_per_ns() if self.latency.measure else 0.0

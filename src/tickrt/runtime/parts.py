@@ -108,8 +108,15 @@ def _ring(streams: Streams, k: int) -> RowRing:
 
 def _engine(config: SessionConfig, seat: Seat, ring: RowRing) -> Engine:
     source = seat.source
+    if config.stateful and not config.split:
+        raise ConfigError("--stateful carries the states that the split has: drop --no-split")
     if source is None:
         return NullEngine()
+    if source.plan is not None and not config.split:
+        raise ConfigError(
+            f"{source.model.name}: the bundle was built split: for the whole window build it with "
+            "`tickrt build --no-split`"
+        )
     if source.built and config.stateful and (source.plan is None or source.plan.mode != "carry"):
         raise ConfigError(f"{source.model.name}: build the bundle with --stateful to run it so")
     found = source.plan

@@ -153,7 +153,11 @@ def start(x, s):
 
 @kernel
 def finish(x, e, seq, started):
-    """Wait for engine `e`'s result on row `seq`, within its deadline; its Code."""
+    """Wait for engine `e`'s result on row `seq`; its Code.
+
+    A result that came later than its deadline after `started` is a fault, also from an engine that
+    computed it on this very thread: the book that it would trade on has moved on since.
+    """
     code = x.engines.code[e]
     if code < 0:
         return code
@@ -166,6 +170,8 @@ def finish(x, e, seq, started):
         code = call2(poll, ctx, seq)
     if code < 0:
         return code
+    if clock() - started > x.engines.deadline[e]:
+        return TIMEOUT
     out = x.engines.table[e, OUTPUT]
     total = load_f32(out) + load_f32(out + 4) + load_f32(out + 8)
     return OK if math.isfinite(total) else NOT_FINITE
@@ -282,6 +288,7 @@ def step(x, s, ts_ns, event_ts_ns, ready):
         return result
     now = clock()
     record(x.hist, FEATURES, now - before)
+    submitted = now
     start(x, s)
     for k in range(x.wiring.streams[s], x.wiring.streams[s + 1]):
         seq = x.streams.seq[k]
@@ -289,7 +296,7 @@ def step(x, s, ts_ns, event_ts_ns, ready):
             if x.engines.code[e] == IDLE:
                 continue
             before = now
-            code = finish(x, e, seq, before)
+            code = finish(x, e, seq, submitted)
             x.engines.code[e] = code
             out = x.engines.table[e, OUTPUT]
             down, flat, up = load_f32(out), load_f32(out + 4), load_f32(out + 8)

@@ -197,6 +197,17 @@ def test_late_result_is_a_fault(tmp_path: Path) -> None:
     assert "ENGINE_TIMEOUT" in " ".join(report["notes"])
 
 
+@pytest.mark.parametrize("split", [True, False])
+def test_late_result_of_an_engine_on_the_loops_own_thread_is_a_fault(
+    split: bool, tmp_path: Path
+) -> None:
+    data = market_file(tmp_path / "m.npz", 50)
+    with Session(config(tmp_path, data, split=split, deadline_us=0.001)) as session:
+        report = session.run()
+    assert report["faults"] == 50 - (T - 1)
+    assert report["modes"] == {"taker": "fallback"}
+
+
 def test_shadow_decides_but_sends_nothing(tmp_path: Path) -> None:
     data = market_file(tmp_path / "m.npz", 200)
     with Session(config(tmp_path, data, settings(tmp_path, shadow=True))) as session:

@@ -13,12 +13,15 @@ import pytest
 from test_engines_contract import Bench, do_advance, do_poll, do_reset, do_submit, outputs
 from test_session import config, settings
 
-from support import market_file, tiny_model, tiny_spec
+from support import BTC, market, market_file, tiny_model, tiny_spec
 from tickrt.engines.onnx_check import ModelInfo, model_info, read_model
 from tickrt.engines.split_plan import SplitPlan, plan
 from tickrt.errors import Code, ConfigError
+from tickrt.market.io import save_events
+from tickrt.market.types import BATCH_END, DEPTH, EXCH, LOCAL, SELL
 from tickrt.models.zoo import recurrent
 from tickrt.runtime import split_kernels
+from tickrt.runtime.results import counter
 from tickrt.runtime.session import Session
 from tickrt.runtime.split_engine import SplitEngine
 from tickrt.strategy.params import MakerParams
@@ -167,6 +170,53 @@ def test_orders_are_the_same_with_and_without_split(tmp_path: Path) -> None:
     np.testing.assert_allclose(runs[0][1], runs[1][1], rtol=1e-5, atol=1e-6)
 
 
+def emptied(data: np.ndarray, batch: int) -> np.ndarray:
+    """`data` with every ask deleted at the end of that batch, by ordinary depth events."""
+    last = int(np.flatnonzero(data["ev"] & np.uint64(BATCH_END))[batch])
+    asks = sorted({float(e["px"]) for e in data[: last + 1] if int(e["ev"]) & SELL})
+    more = np.repeat(data[last], len(asks))
+    more["ev"], more["px"], more["qty"] = DEPTH | SELL | LOCAL | EXCH, asks, 0.0
+    more["ev"][-1] |= np.uint64(BATCH_END)
+    data = data.copy()
+    data["ev"][last] &= ~np.uint64(BATCH_END)
+    return np.concatenate([data[: last + 1], more, data[last + 1 :]])
+
+
+@pytest.mark.parametrize("mode", ["pre", "bank"])
+def test_two_symbols_with_gaps_and_an_emptied_side(
+    mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, path, files = tiny_spec(tmp_path, T), tmp_path / "r.onnx", []
+    model = recurrent("LSTM", 2, 6, T, spec.width, seed=3)
+    onnx.helper.set_model_props(model, {"tickrt.feature_hash": spec.hash})
+    path.write_bytes(model.SerializeToString())
+    monkeypatch.setattr(
+        "tickrt.runtime.parts.plan", lambda m, stateful: replace(plan(m), mode=mode)
+    )
+    for i, symbol in enumerate(("BTCUSDT", "ETHUSDT")):
+        data = market(120, seed=i, start_ns=10**9 + 13 * i, clear_at=60 + 20 * i)
+        for batch in (100, 99, 45, 41, 2 + i):
+            data = emptied(data, batch)
+        instrument = replace(BTC, symbol=symbol).to_dict()
+        files.append(save_events(tmp_path / f"{symbol}.npz", data, {"instrument": instrument}))
+    chosen = [settings(tmp_path, model=str(path), symbol=s) for s in ("BTCUSDT", "ETHUSDT")]
+    runs = []
+    for split in (True, False):
+        changed = {"data": tuple(files), "split": split}
+        with Session(config(tmp_path, files[0], *chosen).model_copy(update=changed)) as session:
+            report = session.run()
+            assert report["rows"] == 2 * (120 - 5)
+            if split:
+                assert [engine.describe()["waits"] for engine in session.parts.engines] == [0, 0]
+            tape = session.parts.loop.tape.decisions[: counter(session.parts, "decisions")]
+            runs.append(tape.copy())
+    assert len(runs[0]) == len(runs[1]) < 2 * (120 - 5)
+    for name in ("seq", "symbol"):
+        np.testing.assert_array_equal(runs[0][name], runs[1][name])
+    for name in ("p_down", "p_flat", "p_up"):
+        np.testing.assert_allclose(runs[0][name], runs[1][name], rtol=1e-5, atol=1e-6)
+
+
 def test_plan_is_kept_and_a_damaged_one_is_made_again(own_cache: Path) -> None:
     model = lstm()
     first = plan(model)
@@ -197,5 +247,7 @@ def test_model_that_cannot_be_split_runs_whole(tmp_path: Path) -> None:
     assert plan(read_model(path), stateful=True).why_not
     with pytest.raises(ConfigError, match="cannot run with carried state"):
         Session(config(tmp_path, data, chosen, stateful=True))
+    with pytest.raises(ConfigError, match="drop --no-split"):
+        Session(config(tmp_path, data, chosen, stateful=True, split=False))
     with Session(config(tmp_path, data, chosen)) as session:
         assert session.run()["signals"] == 20 - (T - 1)
