@@ -25,10 +25,10 @@ from tickrt.backtest.latency import InferenceLatency
 from tickrt.backtest.metrics import Metrics, measure
 from tickrt.backtest.venue import VENUE_FAILED, VenueConfig, open_venue
 from tickrt.config import SessionConfig
-from tickrt.errors import ConfigError, raise_code
+from tickrt.errors import raise_code
 from tickrt.jit import JIT
 from tickrt.market.instrument import Instrument
-from tickrt.market.io import EventFile, load_events, merge_events
+from tickrt.market.io import instruments_of, load_events, merge_events
 from tickrt.market.messages import NEW
 from tickrt.market.types import LOCAL
 from tickrt.observe.clock import ticks_per_ns
@@ -74,7 +74,7 @@ class Backtest:
         self.venue_config = venue or VenueConfig()
         self.latency = latency or InferenceLatency.measured()
         files = [load_events(path) for path in config.data]
-        self.markets = tuple(_instrument(file) for file in files)
+        self.markets = instruments_of(files, [s.symbol for s in config.strategies])
         self.events = merge_events(files)
         local = self.events["local_ts"][(self.events["ev"] & np.uint64(LOCAL)) != 0]
         self.seconds = (int(local[-1]) - int(local[0])) / 1e9
@@ -243,15 +243,6 @@ def _plain(venue: VenueConfig) -> dict[str, Any]:
 
 def _currency(instrument: Instrument) -> str:
     return "coin" if instrument.contract == "inverse" else "quote"
-
-
-def _instrument(file: EventFile) -> Instrument:
-    if file.instrument is None:
-        raise ConfigError(
-            f"{file.path}: the file does not say which instrument it is: convert it with "
-            "`tickrt data convert --symbol …`"
-        )
-    return file.instrument
 
 
 def run_backtest(

@@ -80,7 +80,8 @@ Symbols = Annotated[
     list[str] | None,
     typer.Option(
         "--symbol",
-        help="Trade this symbol of the data; repeat for several; default: all of them.",
+        help="Trade this symbol of the data; repeat for several; default: all of them. "
+        "It also names the contract of a file that does not (hftbacktest's own).",
         rich_help_panel=_TRADE,
     ),
 ]

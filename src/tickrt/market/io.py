@@ -47,6 +47,7 @@ from tickrt.market.types import (
 __all__ = [
     "EventFile",
     "check_events",
+    "instruments_of",
     "load_events",
     "mark_batches",
     "merge_events",
@@ -129,6 +130,31 @@ def load_events(path: str | os.PathLike[str]) -> EventFile:
     check_events(data, str(source))
     mark_batches(data)
     return EventFile(data, meta, _instrument(meta, source), source)
+
+
+def instruments_of(
+    files: Sequence[EventFile], symbols: Sequence[str | None]
+) -> tuple[Instrument, ...]:
+    """The contract of each file; that of a file that names none (hftbacktest's own) by its symbol.
+
+    Args:
+        files: event files, one per symbol.
+        symbols: what is to be traded. One that no file names, and that is in `KNOWN`, is taken for
+            the contract of the one file without a description.
+
+    Raises:
+        ConfigError: a file's contract is not known; the message says how to name it.
+    """
+    named = {file.instrument.symbol for file in files if file.instrument is not None}
+    spare = list(dict.fromkeys(s for s in symbols if s is not None and s not in named))
+    nameless = [file for file in files if file.instrument is None]
+    if nameless and (len(nameless) > 1 or len(spare) != 1 or spare[0] not in KNOWN):
+        raise ConfigError(
+            f"{nameless[0].path}: the file does not say which instrument it is: name it with "
+            f"--symbol, one of {', '.join(KNOWN)}; for several such files or another contract, "
+            "store meta={'instrument': …} with tickrt.market.io.save_events"
+        )
+    return tuple(file.instrument or KNOWN[spare[0]] for file in files)
 
 
 def check_events(data: Events, where: str) -> None:

@@ -25,7 +25,7 @@ from tickrt.errors import ConfigError, raise_code
 from tickrt.feeds.ring import FeedView, array_view
 from tickrt.jit import JIT
 from tickrt.market.instrument import Instrument
-from tickrt.market.io import EventFile, load_events, merge_events
+from tickrt.market.io import EventFile, instruments_of, load_events, merge_events
 from tickrt.market.types import EVENT_DTYPE
 from tickrt.observe.clock import floor, ticks_per_ns
 from tickrt.observe.kernels import read_clock
@@ -62,7 +62,9 @@ class Session:
         self.files: tuple[EventFile, ...] = ()
         if feed is None:
             self.files = tuple(load_events(path) for path in config.data)
-            self.markets: tuple[Instrument, ...] = tuple(_instrument(f) for f in self.files)
+            self.markets: tuple[Instrument, ...] = instruments_of(
+                self.files, [s.symbol for s in config.strategies]
+            )
             self.events = merge_events(self.files)
             self.feed, self._owner = array_view(self.events)
         else:
@@ -180,12 +182,3 @@ class Session:
 def pace_text(pace: float) -> str:
     """``max``, ``realtime`` or ``10x``."""
     return {0.0: "max", 1.0: "realtime"}.get(pace, f"{pace:g}x")
-
-
-def _instrument(file: EventFile) -> Instrument:
-    if file.instrument is None:
-        raise ConfigError(
-            f"{file.path}: the file does not say which instrument it is: convert it with "
-            "`tickrt data convert --symbol …`, or name one with --symbol"
-        )
-    return file.instrument

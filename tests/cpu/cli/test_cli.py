@@ -9,12 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 
 from support import market_file, tiny_model, tiny_spec
 from tickrt.cli import main
 from tickrt.errors import ConfigError
 from tickrt.market.instrument import KNOWN
+from tickrt.market.io import load_events
 from tickrt.strategy.params import MakerParams, TakerParams
 from tickrt.strategy.risk import RiskLimits
 
@@ -157,6 +159,23 @@ def test_strategies_and_symbols_multiply(tickrt: Tickrt, session: Path, tmp_path
         "taker BTCUSDT",
         "taker ETHUSDT",
     ]
+
+
+@pytest.mark.parametrize("command", ["run", "backtest"])
+def test_a_file_of_hftbacktests_own_plays_as_the_symbol_named(
+    tickrt: Tickrt, session: Path, tmp_path: Path, command: str
+) -> None:
+    foreign = tmp_path / "foreign.npz"
+    np.savez(foreign, data=load_events(session / "btc.npz").data)
+    given = [*arguments(session, tmp_path / "out"), "--json"]
+    given[given.index(session / "btc.npz")] = foreign
+    report = tickrt(command, *given, "--symbol", "BTCUSDT").json()
+    assert report["symbols"] == ["BTCUSDT"]
+    assert report["rows"] > 0
+    refused = tickrt(command, *given)
+    assert refused.code == 2
+    assert "foreign.npz" in refused.err
+    assert "--symbol" in refused.err
 
 
 def test_risk_limits_reach_the_risk_checks(tickrt: Tickrt, session: Path, tmp_path: Path) -> None:

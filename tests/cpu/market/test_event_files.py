@@ -10,7 +10,7 @@ import pytest
 
 from tickrt.errors import ConfigError, DataError
 from tickrt.market.instrument import KNOWN
-from tickrt.market.io import load_events, merge_events, save_events
+from tickrt.market.io import instruments_of, load_events, merge_events, save_events
 from tickrt.market.types import (
     BATCH_END,
     BUY,
@@ -86,6 +86,23 @@ def test_a_foreign_file_gets_its_batches_marked(tmp_path: Path, suffix: str) -> 
     assert (loaded.data["ev"] & ~MASK == events["ev"]).all()
     assert loaded.instrument is None
     assert loaded.meta == {}
+
+
+def test_a_foreign_file_gets_the_contract_that_is_traded(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", make_events(2))
+    described = save_events(
+        tmp_path / "b.npz", make_events(2), {"instrument": KNOWN["ETHUSDT"].to_dict()}
+    )
+    foreign, own = load_events(tmp_path / "a.npy"), load_events(described)
+    files = [foreign, own]
+    btc, eth = KNOWN["BTCUSDT"], KNOWN["ETHUSDT"]
+    assert instruments_of(files, ["ETHUSDT", "BTCUSDT", "BTCUSDT"]) == (btc, eth)
+    assert instruments_of([own], [None]) == (eth,)
+    for symbols in ([None], ["ETHUSDT"], ["NOT_KNOWN"], ["BTCUSDT", "BTCUSD_PERP"]):
+        with pytest.raises(ConfigError, match=r"a\.npy: .*--symbol, one of BTCUSD_PERP"):
+            instruments_of(files, symbols)
+    with pytest.raises(ConfigError, match="several such files"):
+        instruments_of([foreign, foreign], ["BTCUSDT"])
 
 
 def test_only_local_events_end_a_batch(tmp_path: Path) -> None:
