@@ -93,6 +93,15 @@ def forget(ctx):
         store_i64(bank + 8 * i, load_i64(start + 8 * i))
 
 
+@kernel
+def step_index(ctx, seq):
+    """The input set of `step` for row `seq`."""
+    index = seq % load_i64(ctx + WINDOW)
+    if load_i64(ctx + MODE) == MODE_CARRY:
+        index += load_i64(ctx + PARITY) * load_i64(ctx + WINDOW)
+    return index
+
+
 def split_submit(ctx, seq, n):
     """Run `step` on row `seq`; its states are there unless this is the first row after a fault."""
     if load_i64(ctx + STATUS) != 0:
@@ -103,19 +112,15 @@ def split_submit(ctx, seq, n):
         store_i64(ctx + WAITS, load_i64(ctx + WAITS) + 1)
         if prepare(ctx, seq - 1, slot + 1) != OK:
             return FAILED
-    index = slot
-    if load_i64(ctx + MODE) == MODE_CARRY:
-        index += load_i64(ctx + PARITY) * window
-    if run_graph(ctx, STEP, index, 0) != OK:
+    if run_graph(ctx, STEP, step_index(ctx, seq), 0) != OK:
         return FAILED
     store_release(load_i64(ctx + STAMP), seq)
     return OK
 
 
-def split_advance(ctx, seq):
-    """Row `seq` is in and its order is out: states for the row after it."""
-    if load_i64(ctx + STATUS) != 0:
-        return FAILED
+@kernel
+def next_states(ctx, seq):
+    """States for the row after `seq`."""
     window, mode = load_i64(ctx + WINDOW), load_i64(ctx + MODE)
     if mode != MODE_PRE and load_i64(ctx + LAST) != seq - 1:  # a row is missing in what was built
         forget(ctx)
@@ -137,6 +142,20 @@ def split_advance(ctx, seq):
     turn(ctx)
     if code == OK:
         store_i64(ctx + PREPARED, seq)
+    return code
+
+
+def split_advance(ctx, seq):
+    """Row `seq` is in and its order is out: states for the row after it.
+
+    Then a `step` into the spare output, on the row that the next one will overwrite: the weights of
+    `step` are in the cache again when it comes.
+    """
+    if load_i64(ctx + STATUS) != 0:
+        return FAILED
+    code = next_states(ctx, seq)
+    if code == OK and load_i64(ctx + PREPARED) == seq:
+        code = run_graph(ctx, STEP, step_index(ctx, seq + 1), 1)
     return code
 
 
