@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -40,4 +41,9 @@ def info(
     if as_json:
         print_json(facts)
     else:
-        print_facts(str(file), facts)
+        print_facts(str(file), {**facts, "price": _exact(facts["price"])})
+
+
+def _exact(prices: Mapping[str, Any]) -> dict[str, Any]:
+    """Prices to their last tick, not to four digits."""
+    return {k: f"{v:,.12g}" if isinstance(v, float) else v for k, v in prices.items()}

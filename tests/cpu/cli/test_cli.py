@@ -241,7 +241,9 @@ def test_data_info_describes_a_file(tickrt: Tickrt, session: Path) -> None:
     assert facts["batches"] == 300
     assert facts["instrument"]["symbol"] == "BTCUSDT"
     assert facts["book"]["crossed_batches"] == 0
-    assert "BTCUSDT" in tickrt("data", "info", session / "btc.npz").out
+    shown = tickrt("data", "info", session / "btc.npz").out
+    assert "BTCUSDT" in shown
+    assert f"{facts['price']['last_mid']:,}" in shown
 
 
 def test_data_convert_reads_a_gdax_snapshot_and_updates(tickrt: Tickrt, tmp_path: Path) -> None:
