@@ -12,6 +12,13 @@ from tickrt.cli import options
 __all__ = ["bench_split"]
 
 
+def _read(path: Path) -> Any:
+    """A user's model. Raises ModelError."""
+    from tickrt.engines.onnx_tools import load_onnx
+
+    return load_onnx(path)[0]
+
+
 def _models(names: list[str], weights: Path | None) -> dict[str, Any]:
     """Name → maker of the model.
 
@@ -19,8 +26,6 @@ def _models(names: list[str], weights: Path | None) -> dict[str, Any]:
         ConfigError: an unknown name, or a trained network without `--weights`.
     """
     from functools import partial
-
-    import onnx
 
     from tickrt.errors import ConfigError
     from tickrt.models import find_model
@@ -35,7 +40,7 @@ def _models(names: list[str], weights: Path | None) -> dict[str, Any]:
                 raise ConfigError(f"{name}: give the folder of its checkpoint by --weights")
             found[name] = partial(trained, name, weights)
         else:
-            found[name] = partial(onnx.load, str(find_model(name).onnx))
+            found[name] = partial(_read, find_model(name).onnx)
     return found
 
 

@@ -141,6 +141,7 @@ def build(
     sign: keys.Sign = None,
     trust: keys.Trust = None,
     key: keys.Key = None,
+    allow_unsigned: keys.AllowUnsigned = False,
     as_json: options.Json = False,
 ) -> None:
     """Build a model into one bundle: tick-split, precision, engine, parity, signature.
@@ -184,7 +185,7 @@ def build(
         if rebuild is not None:
             if model is not None:
                 raise ConfigError("name a model or --rebuild a bundle, not both")
-            manifest, path = _embedded(rebuild, Path(folder), trust, key)
+            manifest, path = _embedded(rebuild, Path(folder), trust, key, allow_unsigned)
             request = replace(rebuild_request(manifest, path), **changes)
             spec_here: str | Path | None = spec or manifest.model.spec
         else:
@@ -198,22 +199,39 @@ def build(
                 files = find_model(model)
                 path, spec_here = files.onnx, spec or files.spec
             set_here = {name: value for name, value in given.items() if value is not None}
+            _check_tensorrt_only(backend.value, set_here)
             request = BuildRequest(model=path, **changes, **set_here)
         _run(request, calibrate, spec_here, out, encrypt, sign, as_json)
 
 
-def _embedded(bundle: Path, folder: Path, trust: Any, key: Any) -> tuple[Any, Path]:
+def _check_tensorrt_only(backend: str, given: dict[str, Any]) -> None:
+    """Options that ONNX Runtime has no use for are refused, not ignored.
+
+    Raises:
+        ConfigError: one was given.
+    """
+    if backend != "onnxruntime":
+        return
+    names = ("profiles", "workspace", "level", "sparse", "refit", "version_compatible")
+    if wrong := [name for name in names if given.get(name)]:
+        flags = ", ".join("--" + name.removesuffix("s").replace("_", "-") for name in wrong)
+        raise ConfigError(f"{flags}: for TensorRT only; drop it, or build with --backend tensorrt")
+
+
+def _embedded(
+    bundle: Path, folder: Path, trust: Any, key: Any, allow_unsigned: bool
+) -> tuple[Any, Path]:
     """A bundle's manifest, and its original ONNX as a file.
 
     Raises:
-        BundleError: there is none in it.
+        BundleError: there is none in it, or nobody vouches for it (nothing of it is parsed then).
     """
     from tickrt.engines.build import SOURCE
     from tickrt.engines.bundle import open_bundle
 
     trusted = keys.load_trust(trust)
     loaded = keys.load_encrypt(key)
-    with open_bundle(bundle, trusted, loaded, allow_unsigned=not trusted) as opened:
+    with open_bundle(bundle, trusted, loaded, allow_unsigned) as opened:
         if SOURCE not in [entry.name for entry in opened.entries]:
             raise BundleError(f"{bundle}: it was built with --no-embed; build from the ONNX file")
         path = folder / f"{opened.manifest.model.name}.onnx"

@@ -37,7 +37,7 @@ def diff(
     else:
         table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
         for column in ("field", a.name, b.name):
-            table.add_column(column)
+            table.add_column(column, overflow="fold")
         for field, left, right in found:
             table.add_row(Text(field), *(Text("–" if v is None else str(v)) for v in (left, right)))
         Console(highlight=False).print(table if found else "no difference")

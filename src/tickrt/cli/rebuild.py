@@ -51,6 +51,13 @@ def rebuild(
 
     if not watch.is_dir():
         raise ConfigError(f"--watch {watch}: no such folder")
+    if not (trust or allow_unsigned):
+        raise ConfigError(
+            "name the key that the registry trusts with --trust, or take unsigned bundles with "
+            "--allow-unsigned: otherwise every good model would be quarantined"
+        )
+    if trust and not sign and not any(a.startswith("--sign") for a in context.args):
+        raise ConfigError("--trust without --sign: the bundles built here would not be signed")
     more = list(context.args)
     if sign:
         more += ["--sign", sign]

@@ -53,7 +53,8 @@ def _table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
 
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
     for number, column in enumerate(columns):
-        table.add_column(column, no_wrap=number == 0 or column in ("bundle", "hash"))
+        fixed = number == 0 or column in ("bundle", "hash")
+        table.add_column(column, no_wrap=fixed, overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     Console(highlight=False).print(table)

@@ -65,9 +65,8 @@ def split(
       tickrt split seed_lstm
       tickrt split my.onnx -o out/split --data btcusd.npz --spec l2_100x100
     """
-    import onnx
-
     from tickrt.cli.progress import working
+    from tickrt.engines.onnx_tools import load_onnx
     from tickrt.engines.split import measure, verify, write
     from tickrt.engines.split import split as split_model
     from tickrt.engines.split.check import random_rows
@@ -75,7 +74,7 @@ def split(
     from tickrt.models import find_model
 
     files = find_model(model)
-    whole = onnx.load(str(files.onnx))
+    whole, _, _ = load_onnx(files.onnx)
     with working("splitting", as_json):
         result = split_model(whole, stateful=stateful, window=window, time_axis=time_axis)
     facts: dict[str, Any] = {"model": str(files.onnx), **result.summary()}

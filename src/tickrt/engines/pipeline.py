@@ -95,8 +95,10 @@ class Pipeline:
             outcome = self._process(path, done)
             if outcome is not None:
                 outcomes.append(outcome)
-                done[outcome.sha256] = outcome.digest or "quarantined"
-                self._remember(done)
+                # A quarantined model that is put back is tried again: what was wrong may be mended.
+                if outcome.digest or path.exists():
+                    done[outcome.sha256] = outcome.digest or "quarantined"
+                    self._remember(done)
         return outcomes
 
     def watch(

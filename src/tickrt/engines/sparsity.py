@@ -15,6 +15,8 @@ from tickrt.errors import BuildError
 
 __all__ = ["check_sparse", "is_two_four"]
 
+_NAMED = 5  # dense layers that an error names
+
 
 def is_two_four(weights: np.ndarray[Any, Any]) -> bool:
     """Whether [K, …] has at most 2 non-zeros in each 4 along the first axis; K % 4 == 0."""
@@ -40,7 +42,7 @@ def check_sparse(model: ModelProto, kept: set[str]) -> list[str]:
         kept: layers that may stay dense (the head, by default).
 
     Raises:
-        BuildError: a layer is dense; names each, with its share of zeros.
+        BuildError: a layer is dense; names the first ones, with their share of zeros.
     """
     constants = {t.name: t for t in model.graph.initializer}
     sparse, dense = [], []
@@ -55,8 +57,10 @@ def check_sparse(model: ModelProto, kept: set[str]) -> list[str]:
         else:
             dense.append(f"{node.name} ({(weights == 0).mean():.0%} zeros)")
     if dense or not sparse:
+        named = ", ".join(dense[:_NAMED]) or "no layer at all"
+        more = f" and {len(dense) - _NAMED} more" if len(dense) > _NAMED else ""
         raise BuildError(
-            f"--sparse: not 2:4 along the summed axis: {', '.join(dense) or 'no layer at all'}; "
+            f"--sparse: not 2:4 along the summed axis: {named}{more}; "
             "prune the model 2 of 4 and fine-tune it, hold layers out with --keep, or drop --sparse"
         )
     return sparse

@@ -116,6 +116,10 @@ def test_from_keys_to_a_promoted_bundle(tickrt: Shell, model: Path, tmp_path: Pa
 def test_what_is_refused(tickrt: Shell, model: Path, tmp_path: Path) -> None:
     out = tmp_path / "x.bundle"
     secret = "c2VjcmV0LXNlY3JldC1zZWNyZXQ"
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"not a model at all")
+    old = tmp_path / "net.uff"
+    old.write_bytes(b"uff")
     for arguments, words in (
         (["build"], "name a shipped model"),
         (["build", "net.caffemodel"], "Caffe"),
@@ -125,6 +129,12 @@ def test_what_is_refused(tickrt: Shell, model: Path, tmp_path: Path) -> None:
         (["inspect", model], "not a tickrt bundle"),
         (["registry", "list", "--registry", tmp_path / "none"], "no registry"),
         (["rebuild", "--watch", tmp_path / "none"], "no such folder"),
+        (["rebuild", "--watch", tmp_path, "--once", "--registry", tmp_path / "r2"], "--trust"),
+        (["split", old], "UFF"),
+        (["split", broken], "not a readable ONNX model"),
+        (["bench", "split", broken], "not a readable ONNX model"),
+        (["build", model, "-o", out, *BACKEND, "--profile", "rows=1:1:8"], "TensorRT only"),
+        (["build", model, "-o", out, *BACKEND, "--sparse"], "--sparse"),
     ):
         result = tickrt(*arguments)
         assert result.code == 2, arguments
@@ -156,7 +166,9 @@ def test_calibration_and_parity_on_real_rows(tickrt: Shell, tmp_path: Path) -> N
         "--json",
     ).json()  # fmt: skip
     assert parity["status"] == "passed"
-    rebuilt = tickrt("build", "--rebuild", out, "-o", again, *BACKEND, *rows, "--json").json()
+    rebuild = ("build", "--rebuild", out, "-o", again, *BACKEND, *rows, "--json")
+    assert "--allow-unsigned" in tickrt(*rebuild).err
+    rebuilt = tickrt(*rebuild, "--allow-unsigned").json()
     assert rebuilt["precision"] == "int8"
 
 

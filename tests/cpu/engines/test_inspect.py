@@ -53,6 +53,15 @@ def test_describe_needs_no_key(built: Built, tmp_path: Path) -> None:
         verify(path, [load_private_key(str(tmp_path / "k2" / "tickrt.sign.key")).public])
 
 
+def test_engines_nobody_vouches_for_are_not_loaded(built: Built, tmp_path: Path) -> None:
+    path = tmp_path / "x.bundle"
+    payloads = dict(built.payloads) | {"step.onnx": b"not a model"}
+    assert payloads.keys() == built.payloads.keys()
+    write_bundle(path, built.manifest, payloads)
+    assert results(verify(path))["engine step"] == "not checked"
+    assert results(verify(path, allow_unsigned=True))["engine step"] == "failed"
+
+
 def test_verify_finds_damage_and_other_machines(built: Built, tmp_path: Path) -> None:
     path = tmp_path / "x.bundle"
     write_built(built, path)

@@ -52,6 +52,17 @@ def test_good_and_broken_models(folder: Path, registry: Registry) -> None:
     assert Pipeline(folder, registry, OPTIONS).run_once(wait=True) == []
 
 
+def test_quarantined_model_that_is_put_back_is_tried_again(
+    folder: Path, registry: Registry
+) -> None:
+    (folder / "bad.onnx").write_bytes(b"bad")
+    pipeline = Pipeline(folder, registry, OPTIONS)
+    assert pipeline.run_once(wait=True)[0].error
+    assert pipeline.run_once(wait=True) == []
+    (folder / "bad.onnx").write_bytes(b"bad")
+    assert pipeline.run_once(wait=True)[0].error
+
+
 def test_a_file_that_still_grows_is_left(folder: Path, registry: Registry) -> None:
     data = ZOO["mlp"]().SerializeToString()
     path = folder / "slow.onnx"
