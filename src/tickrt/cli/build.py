@@ -155,8 +155,6 @@ def build(
       tickrt build m.onnx -o m.bundle --sign file:k.sign.key --encrypt env:DESK_KEY
       tickrt build --rebuild old.bundle -o new.bundle --target 8.6
     """
-    import tempfile
-
     from tickrt.engines.build_request import BuildRequest, rebuild_request
 
     changes: dict[str, Any] = {
@@ -181,27 +179,28 @@ def build(
         "stateful": stateful,
         "tolerance": tolerance,
     }
-    with tempfile.TemporaryDirectory() as folder:
-        if rebuild is not None:
-            if model is not None:
-                raise ConfigError("name a model or --rebuild a bundle, not both")
-            manifest, path = _embedded(rebuild, Path(folder), trust, key, allow_unsigned)
-            request = replace(rebuild_request(manifest, path), **changes)
-            spec_here: str | Path | None = spec or manifest.model.spec
-        else:
-            from tickrt.models import find_model
+    if rebuild is not None:
+        if model is not None:
+            raise ConfigError("name a model or --rebuild a bundle, not both")
+        manifest, content, encrypted = _embedded(rebuild, trust, key, allow_unsigned)
+        origin = Path(f"{manifest.model.name}.onnx")
+        request = replace(rebuild_request(manifest, origin, content), **changes)
+        spec_here: str | Path | None = spec or manifest.model.spec
+        encrypt = encrypt or (key if encrypted else None)
+    else:
+        from tickrt.models import find_model
 
-            if model is None:
-                raise ConfigError("name a shipped model (see: tickrt models) or an ONNX file")
-            path = Path(model)
-            spec_here = spec
-            if path.suffix.lower() not in (".uff", ".caffemodel", ".prototxt"):
-                files = find_model(model)
-                path, spec_here = files.onnx, spec or files.spec
-            set_here = {name: value for name, value in given.items() if value is not None}
-            _check_tensorrt_only(backend.value, set_here)
-            request = BuildRequest(model=path, **changes, **set_here)
-        _run(request, calibrate, spec_here, out, encrypt, sign, as_json)
+        if model is None:
+            raise ConfigError("name a shipped model (see: tickrt models) or an ONNX file")
+        path = Path(model)
+        spec_here = spec
+        if path.suffix.lower() not in (".uff", ".caffemodel", ".prototxt"):
+            files = find_model(model)
+            path, spec_here = files.onnx, spec or files.spec
+        set_here = {name: value for name, value in given.items() if value is not None}
+        _check_tensorrt_only(backend.value, set_here)
+        request = BuildRequest(model=path, **changes, **set_here)
+    _run(request, calibrate, spec_here, out, encrypt, sign, as_json)
 
 
 def _check_tensorrt_only(backend: str, given: dict[str, Any]) -> None:
@@ -218,10 +217,8 @@ def _check_tensorrt_only(backend: str, given: dict[str, Any]) -> None:
         raise ConfigError(f"{flags}: for TensorRT only; drop it, or build with --backend tensorrt")
 
 
-def _embedded(
-    bundle: Path, folder: Path, trust: Any, key: Any, allow_unsigned: bool
-) -> tuple[Any, Path]:
-    """A bundle's manifest, and its original ONNX as a file.
+def _embedded(bundle: Path, trust: Any, key: Any, allow_unsigned: bool) -> tuple[Any, bytes, bool]:
+    """A bundle's manifest, its original ONNX (in memory only), and whether it was encrypted.
 
     Raises:
         BundleError: there is none in it, or nobody vouches for it (nothing of it is parsed then).
@@ -234,9 +231,7 @@ def _embedded(
     with open_bundle(bundle, trusted, loaded, allow_unsigned) as opened:
         if SOURCE not in [entry.name for entry in opened.entries]:
             raise BundleError(f"{bundle}: it was built with --no-embed; build from the ONNX file")
-        path = folder / f"{opened.manifest.model.name}.onnx"
-        path.write_bytes(opened.payload(SOURCE))
-        return opened.manifest, path
+        return opened.manifest, opened.payload(SOURCE), opened.encrypted
 
 
 def _run(
@@ -258,7 +253,7 @@ def _run(
     sealed, signer = keys.load_encrypt(encrypt), keys.load_sign(sign)
     rows, said = None, ""
     if calibrate is not None:
-        onnx_model, sha256, _ = load_onnx(request.model)
+        onnx_model, sha256, _ = load_onnx(request.model, request.content)
         info = model_info(onnx_model, sha256, request.model.stem)
         found = find_spec(spec, info.feature_hash, str(request.model))
         with working(f"rows of {calibrate.name}", as_json):

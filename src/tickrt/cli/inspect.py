@@ -134,7 +134,8 @@ def verify_on_target(
 ) -> None:
     """Run the parity check where the engine runs: built elsewhere, verified on the target.
 
-    Exit code 1 when it fails. With -o the figures go into a new bundle (sign it again).
+    Exit code 1 when it fails. With -o the figures go into a new bundle (sign it again; an
+    encrypted one stays encrypted, with --key unless --encrypt names another).
 
     [bold]Examples[/bold]
 
@@ -144,9 +145,12 @@ def verify_on_target(
     from tickrt.cli.output import print_facts, print_json
     from tickrt.cli.rows import find_spec, load_rows
     from tickrt.engines.bundle import read_manifest, write_bundle
+    from tickrt.engines.inspect import describe
     from tickrt.engines.inspect import verify_on_target as verify
 
-    sealed, signer = keys.load_encrypt(encrypt), keys.load_sign(sign)
+    signer = keys.load_sign(sign)
+    encrypted = describe(bundle)["encrypted"]
+    sealed = keys.load_encrypt(encrypt or (key if encrypted else None))
     model = read_manifest(bundle).model
     rows = load_rows(data, find_spec(spec or model.spec, model.feature_hash, str(bundle)))
     parity, manifest, payloads = verify(

@@ -190,7 +190,7 @@ def build(
         BuildError: the parity check failed, and the request does not allow that.
     """
     started = time.perf_counter()
-    model, sha256, source = load_onnx(request.model)
+    model, sha256, source = load_onnx(request.model, request.content)
     library = choose_backend(request)
     targets = resolve_targets(request, library)
     _check(request, library, rows)

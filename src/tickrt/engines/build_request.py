@@ -5,7 +5,7 @@ Entry points: `BuildRequest`, `choose_backend`, `resolve_targets`, `rebuild_requ
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tickrt.engines.calibrate import Method
@@ -40,6 +40,7 @@ class BuildRequest:
         tolerance: largest absolute error of the outputs; None: by precision.
         allow_failed_parity: write the bundle all the same.
         stored: scales of an earlier build (``role:tensor``); then no rows are needed.
+        content: the ONNX file, where it came out of a bundle and is in memory only.
     """
 
     model: Path
@@ -64,6 +65,7 @@ class BuildRequest:
     tolerance: float | None = None
     allow_failed_parity: bool = False
     stored: Calibration | None = None
+    content: bytes | None = field(default=None, repr=False)
 
 
 def choose_backend(request: BuildRequest) -> Library | None:
@@ -112,8 +114,8 @@ def resolve_targets(request: BuildRequest, library: Library | None) -> tuple[str
     return (here[0].arch,)
 
 
-def rebuild_request(manifest: Manifest, source: Path) -> BuildRequest:
-    """The request that builds this bundle's model again, from its ONNX at `source`.
+def rebuild_request(manifest: Manifest, source: Path, content: bytes | None = None) -> BuildRequest:
+    """The request that builds this bundle's model again, from its ONNX at `source` or `content`.
 
     Backend and targets are left open: they are what changes.
     """
@@ -137,4 +139,5 @@ def rebuild_request(manifest: Manifest, source: Path) -> BuildRequest:
         stateful=bool(options.get("stateful")),
         tolerance=manifest.parity.tolerance,
         stored=calibration,
+        content=content,
     )

@@ -45,8 +45,10 @@ FLOATS: Final = {
 _GONE: Final = {".uff": "UFF", ".caffemodel": "Caffe", ".prototxt": "Caffe"}
 
 
-def load_onnx(path: Path) -> tuple[ModelProto, str, bytes]:
+def load_onnx(path: Path, content: bytes | None = None) -> tuple[ModelProto, str, bytes]:
     """Read a model, the SHA-256 of its file, and its bytes with all weights inside.
+
+    `content` is the file where it is in memory only; `path` names it then.
 
     Raises:
         ModelError: not there, not ONNX, or a format that today's builders no longer read.
@@ -57,10 +59,10 @@ def load_onnx(path: Path) -> tuple[ModelProto, str, bytes]:
             "model to ONNX, opset 17, for example with torch.onnx.export"
         )
     try:
-        data = path.read_bytes()
+        data = path.read_bytes() if content is None else content
     except OSError as error:
         raise ModelError(f"{path}: {error.strerror}") from None
-    model = parse_onnx(data, str(path), path.parent)
+    model = parse_onnx(data, str(path), path.parent if content is None else None)
     # Weights that lay outside are inside now; a file that was whole stays the same bytes.
     whole = b"external" not in data or onnx.load_from_string(data) == model
     source = data if whole else model.SerializeToString(deterministic=True)

@@ -172,6 +172,21 @@ def test_calibration_and_parity_on_real_rows(tickrt: Shell, tmp_path: Path) -> N
     assert rebuilt["precision"] == "int8"
 
 
+def test_what_was_encrypted_stays_encrypted(tickrt: Shell, tmp_path: Path) -> None:
+    model = tiny_model(tiny_spec(tmp_path), tmp_path / "tiny.onnx")
+    (spec,) = tmp_path.glob("*.toml")
+    events = market_file(tmp_path / "events.npz", 200)
+    made = tickrt("keys", "new", tmp_path / "k", "--json").json()
+    first, second, third = (tmp_path / f"{name}.bundle" for name in "abc")
+    assert tickrt("build", model, "-o", first, *BACKEND, "--encrypt", made["aes"]).code == 0
+    key = ("--key", made["aes"], "--allow-unsigned")
+    on_target = tickrt("verify-on-target", first, "-d", events, "--spec", spec, "-o", second, *key)
+    assert on_target.code == 0, on_target.err
+    assert tickrt("build", "--rebuild", second, "-o", third, *BACKEND, *key).code == 0
+    for bundle in (first, second, third):
+        assert tickrt("inspect", bundle, "--json").json()["encrypted"] is True
+
+
 def test_rebuild_once(tickrt: Shell, model: Path, tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
