@@ -19,7 +19,7 @@ from tickrt.intrinsics import (
     pause,
     store_release,
 )
-from tickrt.jit import kernel
+from tickrt.jit import inline_kernel, kernel
 from tickrt.market.kernels import NO_ASK, NO_BID, apply_event, best, check
 from tickrt.market.types import BATCH_END, CLEAR, KIND_MASK, LOCAL
 from tickrt.observe.kernels import record
@@ -72,7 +72,7 @@ def restart(x, s):
         restart_engines(x, k)
 
 
-@kernel
+@inline_kernel
 def apply(x, s, ev, px, qty, ts_ns):
     """One event of symbol `s`: the book first, then what the features accumulate."""
     code = apply_event(x.book, s, ev, px, qty, ts_ns)
