@@ -120,7 +120,7 @@ def backtest(
       tickrt backtest --data btc.npz --latency-us out/run/report.json
       tickrt backtest --data btc.npz --param enter_threshold=0.4 --json
     """
-    from tickrt.cli.output import print_result
+    from tickrt.cli.output import prepare_out, print_result
     from tickrt.cli.progress import bar, working
 
     latency = parse_latency(latency_us)
@@ -152,6 +152,7 @@ def backtest(
             response_latency_ns=order_ns,
         )
         test = Backtest(config, venue, latency)
+    prepare_out(out)
     with test, bar("backtest", as_json) as report:
         result = test.run(report)
     print_result(result, out, as_json)

@@ -1,18 +1,21 @@
 """What commands print on stdout: JSON, a table of facts, a report and where it went.
 
-Entry points: `print_json`, `print_facts`, `print_result`.
+Entry points: `print_json`, `print_facts`, `prepare_out`, `print_result`.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import typer
 
-__all__ = ["print_facts", "print_json", "print_result"]
+from tickrt.errors import ConfigError
+
+__all__ = ["prepare_out", "print_facts", "print_json", "print_result"]
 
 _LONG = ("series", "fill_list", "latency_cdf")
 
@@ -50,6 +53,23 @@ def print_facts(title: str, facts: Mapping[str, Any]) -> None:
     console = Console()
     console.print(Text(title, style="bold"))
     console.print(table)
+
+
+def prepare_out(out: Path) -> None:
+    """Make the folder `out` before the work, so that its results have where to go.
+
+    Raises:
+        ConfigError: it cannot be made or written to.
+    """
+    problem = None
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        problem = error.strerror or str(error)
+    if problem is None and not os.access(out, os.W_OK | os.X_OK):
+        problem = "not writable"
+    if problem is not None:
+        raise ConfigError(f"--out {out}: cannot write there ({problem}): name another folder")
 
 
 def print_result(report: Mapping[str, Any], out: Path, as_json: bool) -> None:

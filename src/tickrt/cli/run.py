@@ -93,7 +93,7 @@ def run(
       max_position_lots max_loss duplicate_ns max_messages message_window_ns
       max_executions execution_window_ns
     """
-    from tickrt.cli.output import print_result
+    from tickrt.cli.output import prepare_out, print_result
     from tickrt.cli.progress import bar, working
     from tickrt.config import parse_pace
 
@@ -121,6 +121,7 @@ def run(
         from tickrt.runtime.session import Session
 
         session = Session(config)
+    prepare_out(out)
     with session, bar("events", as_json) as report:
         result = session.run(progress=report)
     print_result(result, out, as_json)

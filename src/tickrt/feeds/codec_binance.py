@@ -355,6 +355,12 @@ class BinanceCodec:
         if symbol is not None:
             if not self._is_ours(symbol, "pair" in data):
                 return
+        elif self.stats.other_symbol and not self.venue:
+            raise DataError(
+                "a snapshot that names no symbol, after messages of other symbols and none of "
+                f"{self.symbol}: choose the symbol of the capture with --symbol, or give the "
+                "snapshot as a file of its own (--snapshot)"
+            )
         elif self.stats.other_symbol:
             raise DataError(
                 "a snapshot that names no symbol in a capture of several symbols: "

@@ -227,6 +227,23 @@ def test_unknown_commands_and_options_are_usage_errors(tickrt: Tickrt) -> None:
         assert "Traceback" not in result.err
 
 
+@pytest.mark.parametrize("command", ["run", "backtest"])
+def test_a_folder_that_cannot_be_written_is_refused_before_the_work(
+    tickrt: Tickrt,
+    session: Path,
+    tmp_path: Path,
+    command: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tickrt.runtime.session.Session.run", pytest.fail)
+    monkeypatch.setattr("tickrt.backtest.run.Backtest.run", pytest.fail)
+    (tmp_path / "file").write_text("in the way")
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        result = tickrt(command, *arguments(session, out))
+        assert result.code == 2
+        assert f"--out {out}: cannot write there" in result.err.replace("\n", "")
+
+
 def test_bugs_are_not_hidden(tickrt: Tickrt, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError

@@ -334,13 +334,15 @@ def test_one_of_several_symbols(session):
     assert codec.stats.other_symbol == 2
 
 
-@pytest.mark.parametrize("snapshot_first", [True, False])
-def test_snapshot_without_a_name_among_several_symbols(session, snapshot_first):
+@pytest.mark.parametrize(
+    ("snapshot_first", "said"), [(True, "names no symbol"), (False, "none of BTCUSDT: choose")]
+)
+def test_snapshot_without_a_name_among_several_symbols(session, snapshot_first, said):
     if snapshot_first:
         session.snapshot()
     session.diff(symbol="ETHUSDT")
     session.snapshot()
-    with pytest.raises(DataError, match="names no symbol"):
+    with pytest.raises(DataError, match=said):
         feed(session, BinanceCodec(symbol="BTCUSDT"))
 
 
