@@ -66,8 +66,10 @@ def tickrt(*arguments: str, cache: str) -> tuple[float, dict[str, Any]]:
 
 def measure(folder: Path, repetitions: int) -> dict[str, Any]:
     """All figures, in seconds."""
-    bare = [seconds([sys.executable, "-c", "pass"]) for _ in range(repetitions)]
-    imported = [seconds([sys.executable, "-c", "import tickrt"]) for _ in range(repetitions)]
+    bare, imported = [], []
+    for _ in range(4 * repetitions):  # in pairs, since the difference is small
+        bare.append(seconds([sys.executable, "-c", "pass"]))
+        imported.append(seconds([sys.executable, "-c", "import tickrt"]))
     helped = [
         seconds([sys.executable, "-c", "from tickrt.cli import main; main(['--help'])"])
         for _ in range(repetitions)
@@ -78,10 +80,9 @@ def measure(folder: Path, repetitions: int) -> dict[str, Any]:
     _, cold = tickrt("run", "--data", data, "--out", str(folder / "out"), cache=cache)
     command = [sys.executable, "-c", OPEN, data]
     warm = [seconds(command, NUMBA_CACHE_DIR=cache) for _ in range(repetitions)]
-    python_s = statistics.median(bare)
     return {
-        "python_s": python_s,
-        "import_s": statistics.median(imported) - python_s,
+        "python_s": statistics.median(bare),
+        "import_s": statistics.median(b - a for a, b in zip(bare, imported, strict=True)),
         "help_s": statistics.median(helped),
         "cold_compile_s": cold["compile_s"],
         "cold_first_tick_s": cold["startup_s"],

@@ -22,6 +22,7 @@ _LABELS = {
     "sharpe": "Sharpe of 1 s marks",
     "sharpe_annual": "Sharpe, annualised",
     "max_drawdown": "max drawdown",
+    "waited": "ticks that waited",
     "fill_ratio": "fill ratio",
     "hit_rate": "hit rate",
     "events_per_s": "events/s",
@@ -41,6 +42,7 @@ _COUNTS = (
     "cancels",
     "fills",
     "faults",
+    "waited",
     "fallback_decisions",
 )
 

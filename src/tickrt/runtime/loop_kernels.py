@@ -133,10 +133,12 @@ def loop(feed, x, pace):
             q, s = take_batch(feed.events, feed.mask, q, end, x)
             if s == -2:
                 return x.counters[ERROR]
-            if s == -1:  # a batch longer than the ring: make room for the rest of it
-                first = q
-                x.counters[CURSOR] = q
-                store_release(feed.consumed, q)
+            if s == -1:
+                half = feed.mask >> 1
+                if half >= 0 and q - first > half:  # a batch as long as the ring: make room
+                    first = q
+                    x.counters[CURSOR] = q
+                    store_release(feed.consumed, q)
                 continue
             now = clock()
             ready = ready_clock(feed, x, pace, q)

@@ -21,6 +21,7 @@ from tickrt.features.streams import window
 from tickrt.feeds.ring import Ring
 from tickrt.market.io import save_events
 from tickrt.market.types import BATCH_END, BUY, DEPTH, EXCH, LOCAL
+from tickrt.runtime.loop_kernels import READ_AHEAD
 from tickrt.runtime.results import counter
 from tickrt.runtime.session import Session
 from tickrt.strategy.params import MakerParams, TakerParams
@@ -325,6 +326,27 @@ def test_paced_run_gives_the_same_orders_in_recorded_time(tmp_path: Path) -> Non
     assert results[0] == results[1]
     assert report["wall_s"] >= 59 * 0.010 / 20
     assert report["pace"] == "20x"
+
+
+def test_trades_of_a_batch_that_is_read_in_parts_reach_the_paper_gateway(tmp_path: Path) -> None:
+    events = market(400)
+    ends = np.flatnonzero(events["ev"] & BATCH_END)
+    first, last = ends[100] + 1, ends[300]  # two hundred messages become one
+    assert last - first > 2 * READ_AHEAD
+    events["ev"][first:last] &= ~np.uint64(BATCH_END)
+    for name in ("exch_ts", "local_ts"):
+        events[name][first : last + 1] = events[name][last]
+    path = save_events(tmp_path / "m.npz", events, {"instrument": BTC.to_dict()})
+    results = []
+    for pace in ("max", "100x"):
+        made = config(
+            tmp_path, path, settings(tmp_path, policy=MakerParams()), pace=parse_pace(pace)
+        )
+        with Session(made) as session:
+            report = session.run()
+            results.append((report["fills"], session.intents().tobytes()))
+    assert results[0] == results[1]
+    assert results[0][0] > 0
 
 
 def test_crossed_book_stops_with_file_and_event(tmp_path: Path) -> None:
