@@ -10,20 +10,24 @@ help:            ## this list
 
 $(VENV)/.stamp: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/.stamp-dev: $(VENV)/.stamp
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@
 
-$(VENV)/.stamp-bench: $(VENV)/.stamp
+$(VENV)/.stamp-bench: $(VENV)/.stamp-dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,bench]'
 	@touch $@
 
 demo: $(VENV)/.stamp   ## simulate a session, run it through the loop, backtest it, write the report
 	$(BIN)/tickrt demo --out $(OUT)
 
-test: $(VENV)/.stamp   ## the test suite
+test: $(VENV)/.stamp-dev   ## the test suite
 	$(BIN)/python -m pytest
 
-check: $(VENV)/.stamp  ## lint and types
+check: $(VENV)/.stamp-dev  ## lint and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

@@ -59,6 +59,17 @@ def _split(result: dict[str, Any]) -> list[Row]:
     return [(what, f"{step:.0f} µs ({full:.0f} µs)", "≤ 1/25", "split")]
 
 
+def _loop(result: dict[str, Any]) -> list[Row]:
+    rows = []
+    for model in ("seed_lstm", "light_lstm"):
+        whole, split = (result[model][v]["latency_us"]["engine"] for v in ("whole", "split"))
+        what = f"`{model}` in the loop on the CPU, engine p50 / p99 (whole window)"
+        shown = f"{split['p50']:.0f} / {split['p99']:.0f} µs"
+        shown += f" ({whole['p50']:.0f} / {whole['p99']:.0f} µs)"
+        rows.append((what, shown, "", "loop"))
+    return rows
+
+
 def _startup(result: dict[str, Any]) -> list[Row]:
     targets = result["targets_s"]
     names = (
@@ -81,6 +92,7 @@ _PARTS = {
     "book_features": _book_features,
     "pipeline": _pipeline,
     "split": _split,
+    "loop": _loop,
     "startup": _startup,
 }
 

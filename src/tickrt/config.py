@@ -67,7 +67,8 @@ class SessionConfig(_Frozen):
         healthy_needed: healthy results in a row that end a fallback.
         paper: answer the orders with the built-in paper gateway.
         pin_cpu: pin the hot thread to this core.
-        tape_records: room for decisions; None: one per event of the data, at most 2²².
+        tape_records: room for decisions, and as much for intents and for fills; None: two per batch
+            of the data and strategy, at most 2²².
     """
 
     data: tuple[Path, ...] = Field(min_length=1)

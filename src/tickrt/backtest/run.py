@@ -36,11 +36,11 @@ from tickrt.observe.machine import machine_info
 from tickrt.observe.report import thin
 from tickrt.runtime.parts import Parts, build_parts
 from tickrt.runtime.results import counter, loop_report
+from tickrt.runtime.state import tape_room
 
 __all__ = ["Backtest", "Clock", "Progress", "run_backtest"]
 
 Progress = Callable[[int, int], None]
-_TAPE_MAX = 1 << 22
 _POLL_S = 0.05
 
 
@@ -78,8 +78,7 @@ class Backtest:
         self.events = merge_events(files)
         local = self.events["local_ts"][(self.events["ev"] & np.uint64(LOCAL)) != 0]
         self.seconds = (int(local[-1]) - int(local[0])) / 1e9
-        rows = min(max(len(self.events) * len(config.strategies), 1 << 12), _TAPE_MAX)
-        records = config.tape_records or rows
+        records = config.tape_records or tape_room(self.events, len(config.strategies))
         self.parts: Parts = build_parts(config, self.markets, records)
         # How long this machine takes must not change a backtest: `latency` says how late we are.
         self.parts.loop.engines.deadline[:] = np.iinfo(np.int64).max

@@ -33,11 +33,12 @@ from tickrt.observe.machine import machine_info
 from tickrt.runtime.loop_kernels import Pace, run
 from tickrt.runtime.parts import Parts, build_parts
 from tickrt.runtime.results import counter, loop_report
+from tickrt.runtime.state import tape_room
 
 __all__ = ["Progress", "Session"]
 
 Progress = Callable[[int, int], None]
-_TAPE_MAX = 1 << 22
+_RING_TAPE = 1 << 18  # records, when nobody knows how many events will come
 _POLL_S = 0.05
 
 
@@ -70,14 +71,11 @@ class Session:
         else:
             self.feed, self.markets = feed[0], tuple(feed[1])
             self.events, self._owner = np.zeros(0, EVENT_DTYPE), None
-        self.parts: Parts = build_parts(config, self.markets, self._tape_records())
+        room = tape_room(self.events, len(config.strategies)) if feed is None else _RING_TAPE
+        records = config.tape_records or room
+        self.parts: Parts = build_parts(config, self.markets, records)
         self._warm()
         self.startup_s = time.perf_counter() - started
-
-    def _tape_records(self) -> int:
-        if self.config.tape_records is not None:
-            return self.config.tape_records
-        return min(max(len(self.events) * len(self.config.strategies), 1 << 12), _TAPE_MAX)
 
     def _warm(self) -> None:
         """Compile (or load from the cache) by running over an empty feed; touch every page."""

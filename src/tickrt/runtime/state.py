@@ -21,6 +21,7 @@ from tickrt.execution.orders import Orders, new_fills, new_orders
 from tickrt.features.streams import Streams
 from tickrt.market.book import Book
 from tickrt.market.messages import FILL_DTYPE, INTENT_DTYPE, MAX_INTENTS
+from tickrt.market.types import BATCH_END
 from tickrt.observe.histogram import Histograms, new_histograms
 from tickrt.runtime.handle import Engines
 from tickrt.strategy.risk import Risk
@@ -36,6 +37,7 @@ __all__ = [
     "Wiring",
     "new_loop",
     "new_wiring",
+    "tape_room",
 ]
 
 # One histogram per stage, in this order.
@@ -167,6 +169,12 @@ def new_wiring(
         engines=_first(engine_stream, len(stream_symbol), "engines"),
         strategies=_first(strategy_engine, len(engine_stream), "strategies"),
     )
+
+
+def tape_room(events: NDArray[np.void], strategies: int) -> int:
+    """Records that a session over `events` may need: two per batch and strategy, within bounds."""
+    batches = int(np.count_nonzero(events["ev"] & np.uint64(BATCH_END)))
+    return min(max(2 * batches * strategies, 1 << 12), 1 << 22)
 
 
 def _outbox(capacity: int) -> Outbox:
