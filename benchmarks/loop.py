@@ -65,6 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
                 for split, found in reports.items():
                     found.append(_session(data, model, split))
             whole, split_ = _typical(reports[False]), _typical(reports[True])
+            floor = reports[True][0]["floor"]
             engine = [v["latency_us"]["engine"]["p50"] for v in (whole, split_)]
             results[model] = {
                 "whole": whole,
@@ -72,7 +73,8 @@ def main(arguments: list[str] | None = None) -> int:
                 "engine_ratio": engine[0] / engine[1],
             }
             print(f"{model}: engine p50 {engine[0]:.1f} → {engine[1]:.1f} µs")
-    write_result("loop", {"events": options.events, "repetitions": options.repetitions, **results})
+    facts = {"events": options.events, "repetitions": options.repetitions, "floor_us": floor}
+    write_result("loop", {**facts, **results})
     return 0
 
 
