@@ -108,13 +108,17 @@ class Session:
         loop = self.parts.loop
         result: list[int] = []
         wall: list[float] = []
+        failed: list[BaseException] = []
 
         def hot() -> None:
-            if self.config.pin_cpu is not None:
-                os.sched_setaffinity(0, {self.config.pin_cpu})
-            started = time.perf_counter()
-            result.append(int(run(self.feed, loop, self._pace())))
-            wall.append(time.perf_counter() - started)
+            try:
+                if self.config.pin_cpu is not None:
+                    os.sched_setaffinity(0, {self.config.pin_cpu})
+                started = time.perf_counter()
+                result.append(int(run(self.feed, loop, self._pace())))
+                wall.append(time.perf_counter() - started)
+            except BaseException as error:  # raised again in the calling thread
+                failed.append(error)
 
         gc.collect()
         thread = threading.Thread(target=hot, name="tickrt-hot", daemon=True)
@@ -128,11 +132,13 @@ class Session:
                     progress(counter(self.parts, "cursor"), total)
             except KeyboardInterrupt:
                 loop.stop[1], interrupted = 1, True
-        if not result:
+        if failed and isinstance(failed[0], OSError):
             raise ConfigError(
-                f"the hot thread could not start on core {self.config.pin_cpu}: choose one of "
+                f"pin_cpu: the hot thread cannot run on core {self.config.pin_cpu}: choose one of "
                 f"{sorted(os.sched_getaffinity(0))}"
-            )
+            ) from None
+        if failed:
+            raise failed[0]
         raise_code(result[0], self._where())
         return self._report(wall[0], interrupted)
 

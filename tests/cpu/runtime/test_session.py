@@ -410,6 +410,28 @@ def test_unknown_symbol_and_core_are_refused(tmp_path: Path) -> None:
         Session(SessionConfig(data=(data, data), strategies=(settings(tmp_path),)))
 
 
+def test_core_that_does_not_exist_is_refused(tmp_path: Path) -> None:
+    data = market_file(tmp_path / "m.npz", 10)
+    with (
+        Session(config(tmp_path, data, pin_cpu=100_000)) as session,
+        pytest.raises(ConfigError, match="cannot run on core 100000: choose one of"),
+    ):
+        session.run()
+
+
+def test_failure_in_the_hot_thread_reaches_the_caller(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> int:
+        raise MemoryError("no memory")
+
+    data = market_file(tmp_path / "m.npz", 10)
+    with Session(config(tmp_path, data)) as session:
+        monkeypatch.setattr("tickrt.runtime.session.run", broken)
+        with pytest.raises(MemoryError, match="no memory"):
+            session.run()
+
+
 @pytest.mark.parametrize("text", ["", "fast", "-1x", "0x", "nan"])
 def test_bad_pace_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="--pace"):
