@@ -20,7 +20,7 @@ from tickrt.features.spec import load_spec
 from tickrt.features.streams import window
 from tickrt.feeds.ring import Ring
 from tickrt.market.io import save_events
-from tickrt.market.types import BATCH_END, BUY, DEPTH, EXCH, LOCAL
+from tickrt.market.types import BATCH_END, BUY, DEPTH, EXCH, LOCAL, SELL, TRADE
 from tickrt.runtime.loop_kernels import READ_AHEAD
 from tickrt.runtime.results import counter
 from tickrt.runtime.session import Session
@@ -329,14 +329,17 @@ def test_paced_run_gives_the_same_orders_in_recorded_time(tmp_path: Path) -> Non
 
 
 def test_trades_of_a_batch_that_is_read_in_parts_reach_the_paper_gateway(tmp_path: Path) -> None:
-    events = market(400)
-    ends = np.flatnonzero(events["ev"] & BATCH_END)
-    first, last = ends[100] + 1, ends[300]  # two hundred messages become one
-    assert last - first > 2 * READ_AHEAD
-    events["ev"][first:last] &= ~np.uint64(BATCH_END)
+    events = market(100)
+    # One message: a sale far below every bid, then more changes of one level than are read at once.
+    burst = np.repeat(events[-1:], 2 * READ_AHEAD + 2)
     for name in ("exch_ts", "local_ts"):
-        events[name][first : last + 1] = events[name][last]
-    path = save_events(tmp_path / "m.npz", events, {"instrument": BTC.to_dict()})
+        burst[name] += 50_000_000
+    burst["ev"] = DEPTH | BUY | LOCAL | EXCH
+    burst["px"], burst["qty"] = 50_000.0, 1.0
+    burst["ev"][0] = TRADE | SELL | LOCAL | EXCH
+    burst["ev"][-1] |= np.uint64(BATCH_END)
+    both = np.concatenate([events, burst])
+    path = save_events(tmp_path / "m.npz", both, {"instrument": BTC.to_dict()})
     results = []
     for pace in ("max", "100x"):
         made = config(
@@ -344,9 +347,10 @@ def test_trades_of_a_batch_that_is_read_in_parts_reach_the_paper_gateway(tmp_pat
         )
         with Session(made) as session:
             report = session.run()
-            results.append((report["fills"], session.intents().tobytes()))
+            last = max(fill["t_ns"] for fill in report["fill_list"])
+            results.append((report["fills"], last))
     assert results[0] == results[1]
-    assert results[0][0] > 0
+    assert results[0][1] == burst["local_ts"][0]
 
 
 def test_crossed_book_stops_with_file_and_event(tmp_path: Path) -> None:

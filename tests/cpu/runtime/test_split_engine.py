@@ -18,7 +18,7 @@ from tickrt.engines.onnx_check import ModelInfo, model_info, read_model
 from tickrt.engines.split_plan import SplitPlan, plan
 from tickrt.errors import Code, ConfigError
 from tickrt.market.io import save_events
-from tickrt.market.types import BATCH_END, DEPTH, EXCH, LOCAL, SELL
+from tickrt.market.types import BATCH_END, CLEAR, DEPTH, EXCH, KIND_MASK, LOCAL, SELL
 from tickrt.models.zoo import recurrent
 from tickrt.runtime import split_kernels
 from tickrt.runtime.results import counter
@@ -105,38 +105,31 @@ def test_carried_state_is_that_of_all_rows_since_the_start(tmp_path: Path) -> No
     bench.engine.close()
 
 
-def test_states_that_are_not_ready_are_prepared_on_the_path_and_counted(tmp_path: Path) -> None:
-    model, found = made("pre", tmp_path)
+@pytest.mark.parametrize(
+    ("mode", "missed", "waits"),
+    [
+        # 4: only two rows were advanced before it; 5, 7, 9, 11: the row before was not.
+        ("pre", {2, 4, 6, 8, 10}, 5),
+        # A bank must be built up again: 10 to 13 (two rows missed), 21 to 23.
+        ("bank", {9, 10, 20}, 7),
+    ],
+)
+def test_missed_rows_cost_time_on_the_path_never_a_wrong_signal(
+    mode: str, missed: set[int], waits: int, tmp_path: Path
+) -> None:
+    model, found = made(mode, tmp_path)
     bench = Bench(lambda ring: SplitEngine(model, found, ring), F)
     whole, rng = Whole(model), np.random.default_rng(4)
-    for seq in range(1, 12):
+    for seq in range(1, 12 if mode == "pre" else 30):
         row = rng.normal(size=F).astype(np.float32)
         bench.write(seq, row)
         whole.rows.append(row)
         if seq >= T:
             assert do_submit(bench.table, seq) == Code.OK
             np.testing.assert_allclose(outputs(bench.table), whole(), rtol=1e-5, atol=1e-6)
-        if seq % 2:
+        if seq not in missed:
             do_advance(bench.table, seq)
-    # 4: only two rows were advanced before it; 5, 7, 9, 11: the row before was not.
-    assert bench.engine.describe()["waits"] == 5
-    bench.engine.close()
-
-
-def test_a_bank_that_missed_a_row_is_not_used(tmp_path: Path) -> None:
-    model, found = made("bank", tmp_path)
-    bench = Bench(lambda ring: SplitEngine(model, found, ring), F)
-    whole, rng = Whole(model), np.random.default_rng(4)
-    for seq in range(1, 30):
-        row = rng.normal(size=F).astype(np.float32)
-        bench.write(seq, row)
-        whole.rows.append(row)
-        if seq >= T:
-            assert do_submit(bench.table, seq) == Code.OK
-            np.testing.assert_allclose(outputs(bench.table), whole(), rtol=1e-5, atol=1e-6)
-        if seq not in (9, 10, 20):
-            do_advance(bench.table, seq)
-    assert bench.engine.describe()["waits"] > 3
+    assert bench.engine.describe()["waits"] == waits
     bench.engine.close()
 
 
@@ -231,20 +224,39 @@ def test_plan_is_kept_and_a_damaged_one_is_made_again(own_cache: Path) -> None:
     assert (entry / "plan.json").read_text() != "{"
 
 
-def reverse(width: int, hash_: str) -> bytes:
-    """An LSTM that reads the window backwards: its last position depends on nothing else."""
+def recurrent_file(path: Path, width: int, hash_: str, direction: str = "forward") -> Path:
+    """An LSTM on the tiny spec; read backwards, its last position depends on nothing else."""
     model = recurrent("LSTM", 2, 6, T, width, seed=3)
     for node in model.graph.node:
         if node.op_type == "LSTM":
-            node.attribute.append(onnx.helper.make_attribute("direction", "reverse"))
+            node.attribute.append(onnx.helper.make_attribute("direction", direction))
     onnx.helper.set_model_props(model, {"tickrt.feature_hash": hash_})
-    return model.SerializeToString()
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def test_carried_state_does_not_cross_a_gap(tmp_path: Path) -> None:
+    spec = tiny_spec(tmp_path, T)
+    model = recurrent_file(tmp_path / "carry.onnx", spec.width, spec.hash)
+    whole = market(80, clear_at=40)
+    starts = np.flatnonzero((whole["ev"] & KIND_MASK) == CLEAR)
+    assert len(starts) == 2
+    signals = []
+    for name, events in (("whole", whole), ("after", whole[starts[1] :])):
+        data = save_events(tmp_path / f"{name}.npz", events, {"instrument": BTC.to_dict()})
+        chosen = settings(tmp_path, model=str(model))
+        with Session(config(tmp_path, data, chosen, stateful=True)) as session:
+            report = session.run()
+            assert report["engine"]["split"] == "carry"
+            done = session.parts.loop.tape.decisions[: report["signals"]]
+            signals.append(done["p_up"].copy())
+    assert len(signals[1]) == 40 - (T - 1)
+    np.testing.assert_array_equal(signals[0][-len(signals[1]) :], signals[1])
 
 
 def test_model_that_cannot_be_split_runs_whole(tmp_path: Path) -> None:
     data, spec = market_file(tmp_path / "m.npz", 20), tiny_spec(tmp_path, T)
-    path = tmp_path / "reverse.onnx"
-    path.write_bytes(reverse(spec.width, spec.hash))
+    path = recurrent_file(tmp_path / "reverse.onnx", spec.width, spec.hash, "reverse")
     chosen = settings(tmp_path, model=str(path))
     assert plan(read_model(path), stateful=True).why_not
     with pytest.raises(ConfigError, match="cannot run with carried state"):
