@@ -36,7 +36,6 @@ _SURPRISES = (
     ArithmeticError,
     AssertionError,
     LookupError,
-    NotImplementedError,
     TypeError,
     ValueError,
 )

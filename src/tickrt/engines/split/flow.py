@@ -10,11 +10,13 @@ Words: a position is *fresh* when it depends on the newest row, else *known*.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from tickrt.engines.split.graph import Graph, Node
+from tickrt.errors import SplitError
 
 if TYPE_CHECKING:
     from tickrt.engines.split.emit import Emitter
@@ -65,7 +67,7 @@ class Reason:
     why: str
 
 
-class Rule:
+class Rule(ABC):
     """How one operator is split. Subclasses are registered by `rules.register`.
 
     `flow` runs once per node, in order. `emit` runs for the known rows (in `pre`: all wanted
@@ -73,23 +75,23 @@ class Rule:
     asks the emitter for its inputs at the positions that it needs and adds nodes.
     """
 
+    @abstractmethod
     def flow(self, a: Analysis, node: Node) -> Flow | list[Flow] | str:
         """Flow of each output (one `Flow` stands for all), or the reason for giving up."""
-        raise NotImplementedError
 
+    @abstractmethod
     def emit(self, out: Emitter, node: Node, wants: dict[str, Positions]) -> dict[str, str]:
         """Add nodes that compute each wanted output at its positions; output → new name."""
-        raise NotImplementedError
 
     def carry(
         self, out: Emitter, node: Node, wants: dict[str, Positions], keys: list[str]
     ) -> dict[str, str]:
         """In `pre`: what `emit` asked for by `Emitter.carry`, and the wanted outputs with it."""
-        raise NotImplementedError
+        raise SplitError(f"{node.op} {node.name!r} carries no state: its rule must say how")
 
     def following(self, out: Emitter, node: Node, keys: list[str]) -> dict[str, str]:
         """In `advance`: the carried values after the newest row."""
-        raise NotImplementedError
+        raise SplitError(f"{node.op} {node.name!r} carries no state: its rule must say how")
 
 
 class Opaque(Rule):

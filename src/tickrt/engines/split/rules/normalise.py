@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import replace
 
 from tickrt.engines.split.emit import Emitter
@@ -21,9 +22,9 @@ class _Positionwise(Rule):
             return "it normalises along time"
         return flow
 
+    @abstractmethod
     def mixes(self, a: Analysis, node: Node, time: int) -> bool:
         """True when different positions in time go into one output."""
-        raise NotImplementedError
 
     def emit(self, out: Emitter, node: Node, wants: dict[str, Positions]) -> dict[str, str]:
         positions = next(iter(wants.values()))

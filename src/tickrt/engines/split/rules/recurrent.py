@@ -11,6 +11,7 @@ Equations: ONNX operator specification of LSTM, GRU and RNN, opset 14.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -121,17 +122,17 @@ class Recurrent(Rule):
 
     # One step, written out -------------------------------------------------------------------
 
+    @abstractmethod
     def cell(self, out: Emitter, node: Node, row: str, weights: Weights) -> State:
         """One step from `row` [batch, I] and the carried state."""
-        raise NotImplementedError
 
+    @abstractmethod
     def recurrent_half(self, out: Emitter, node: Node, state: State) -> dict[str, str]:
         """The carried state from h and c: everything of the next step that needs no row."""
-        raise NotImplementedError
 
+    @abstractmethod
     def start_from(self, node: Node, weights: Weights, h: Array, c: Array) -> dict[str, Array]:
         """`recurrent_half` in NumPy."""
-        raise NotImplementedError
 
     def _one_step(self, out: Emitter, node: Node) -> State:
         key = f"cell/{node.name}"
