@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from tickrt.features.kernels import make_row, on_event
-from tickrt.jit import kernel
+from tickrt.compile.codes import BATCH_END, LOCAL
+from tickrt.compile.jit import kernel
+from tickrt.feature.kernels import make_row, on_event
 from tickrt.market.kernels import apply_event, check
-from tickrt.market.types import BATCH_END, LOCAL
 
 
 @kernel

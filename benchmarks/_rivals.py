@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
+from tickrt.compile.codes import BATCH_END, BUY, CLEAR, KIND_MASK, LOCAL, TRADE
 from tickrt.market.instrument import Instrument
-from tickrt.market.types import BATCH_END, BUY, CLEAR, KIND_MASK, LOCAL, TRADE
 
 __all__ = ["Run", "hftbacktest_idle", "nautilus_book", "nautilus_engine"]
 

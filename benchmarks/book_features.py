@@ -30,13 +30,13 @@ import numpy as np
 from benchmarks import _rivals
 from benchmarks._book_features_kernels import replay_book, replay_rows
 from benchmarks._machine import write_result
+from tickrt.compile.codes import LOCAL
 from tickrt.errors import raise_code
-from tickrt.features.spec import load_spec
-from tickrt.features.streams import new_streams
+from tickrt.feature.spec import load_spec
+from tickrt.feature.streams import new_streams
 from tickrt.market.book import BEST_ASK, BEST_BID, new_book
+from tickrt.market.event_file import EventFile, load_events
 from tickrt.market.instrument import Instrument
-from tickrt.market.io import EventFile, load_events
-from tickrt.market.types import LOCAL
 
 ROOT = Path(__file__).resolve().parent.parent
 CAPTURE = ("btcusd_perp_20240808.gz", "btcusd_perp_20240809.gz")
@@ -49,7 +49,7 @@ NOTE = (
 
 def recorded_capture() -> EventFile:
     """The BTC capture as an event file, converted anew into a temporary folder."""
-    from tickrt.feeds.convert import convert
+    from tickrt.feeds.captures.convert import convert
 
     folder = Path(os.environ.get("TICKRT_DATA") or ROOT.parent / "shared" / "data") / "binance_cm"
     if not folder.is_dir():

@@ -21,7 +21,7 @@ from typing import Any
 from benchmarks._machine import write_result
 from benchmarks.book_features import recorded_capture
 from tickrt.config import SessionConfig, StrategySettings
-from tickrt.market.io import load_events, save_events
+from tickrt.market.event_file import load_events, save_events
 from tickrt.runtime.session import Session
 
 MODELS = ("seed_lstm", "light_lstm")

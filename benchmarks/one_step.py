@@ -22,7 +22,7 @@ import onnx
 from benchmarks._machine import write_result
 from tickrt.engines.split import split
 from tickrt.engines.split.graph import run_options
-from tickrt.models.zoo import recurrent
+from tickrt.models.architectures.zoo import recurrent
 
 SHAPES = {"lstm-s": (2, 96, 64, 128), "lstm-m": (3, 160, 96, 192), "lstm-seed": (2, 128, 100, 402)}
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from benchmarks._machine import write_result
 from benchmarks.book_features import recorded_capture
 from tickrt.cli.bench_pipeline import STAGES, measure
-from tickrt.market.io import save_events
+from tickrt.market.event_file import save_events
 
 SPECS = ("light", "l2_100x100")
 TARGET_US = {"p50": 1.0, "p99": 3.0}

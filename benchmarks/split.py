@@ -1,8 +1,8 @@
 """How much of a model is left on the path after tick-split, and how long does it take?
 
-Every reference model (`tickrt.models.zoo`) and, where their weights are, DeepLOB and BiN-CTABL:
-the whole window in ONNX Runtime against `step`, one thread, batch 1, by turns in the same run.
-Parity on 1,000 consecutive windows of the recorded BTC capture.
+Every reference model (`models.architectures.zoo`) and, where their weights are, DeepLOB and
+BiN-CTABL: the whole window in ONNX Runtime against `step`, one thread, batch 1, by turns in the
+same run. Parity on 1,000 consecutive windows of the recorded BTC capture.
 
     python -m benchmarks.split [MODEL…] [--seconds N] [--windows N] [--realtime]
 
@@ -27,7 +27,7 @@ import numpy as np
 from benchmarks._machine import write_result
 from benchmarks.book_features import CAPTURE
 from tickrt.engines.split.compare import compare
-from tickrt.models.zoo import TRAINED, ZOO, make, trained
+from tickrt.models.architectures.zoo import TRAINED, ZOO, make, trained
 
 ROOT = Path(__file__).resolve().parent.parent
 TARGETS = {"lstm-s": 10, "lstm-m": 25, "lstm-l": 25, "lstm-seed": 25, "deeplob": 8}
@@ -45,9 +45,9 @@ def data_folder() -> Path:
 
 def real_rows(folder: Path, count: int) -> np.ndarray:
     """`count` consecutive rows of the reference spec, standardised and clipped: float32 [n, F]."""
-    from tickrt.features.spec import load_spec
-    from tickrt.feeds.convert import convert
-    from tickrt.models.dataset import load_session
+    from tickrt.feature.spec import load_spec
+    from tickrt.feeds.captures.convert import convert
+    from tickrt.training.dataset import load_session
 
     with tempfile.TemporaryDirectory() as temporary:
         events = Path(temporary) / "btcusd_perp.npz"

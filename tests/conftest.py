@@ -8,6 +8,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+# Processes that tests start find `helpers` too.
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    filter(None, [str(ROOT / "tests"), os.environ.get("PYTHONPATH")])
+)
 
 
 @pytest.fixture(scope="session")

@@ -12,8 +12,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from tickrt.errors import ConfigError
+from tickrt.risk.limits import RiskLimits
 from tickrt.strategy.params import FallbackParams, MakerParams, TakerParams
-from tickrt.strategy.risk import RiskLimits
 
 __all__ = ["Backend", "SessionConfig", "StrategySettings", "parse_pace"]
 

@@ -7,7 +7,7 @@
     ├── BookError            the order book refused an event
     ├── SpecError            a feature spec is wrong
     ├── ModelError           an ONNX model cannot be used
-    │   ├── FeatureMismatch  the model was trained on another feature spec
+    │   ├── FeatureMismatchError  the model was trained on another feature spec
     │   ├── SplitError       a model could not be split, or the split is not exact
     │   ├── PrecisionError   a precision cannot be applied to a layer
     │   └── BuildError       the engine builder failed
@@ -25,6 +25,8 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+from tickrt.compile import codes
+
 __all__ = [
     "BookError",
     "BuildError",
@@ -33,7 +35,7 @@ __all__ = [
     "ConfigError",
     "DataError",
     "EngineError",
-    "FeatureMismatch",
+    "FeatureMismatchError",
     "GapError",
     "HaltedError",
     "IncompatibleError",
@@ -76,7 +78,7 @@ class ModelError(TickrtError):
     """An ONNX model cannot be used."""
 
 
-class FeatureMismatch(ModelError):
+class FeatureMismatchError(ModelError):
     """The model was trained on another feature spec than the one that runs."""
 
 
@@ -119,20 +121,20 @@ class HaltedError(TickrtError):
 class Code(IntEnum):
     """What a compiled kernel returns. Zero and positive values are good news."""
 
-    OK = 0
-    PENDING = 1
-    BOOK_CROSSED = -1
-    BOOK_FAR_FULL = -2
-    BOOK_BAD_EVENT = -3
-    ENGINE_FAILED = -10
-    ENGINE_TIMEOUT = -11
-    ENGINE_STALE = -12
-    ENGINE_NOT_FINITE = -13
-    RING_FULL = -20
-    RING_OVERRUN = -21
-    ORDERS_FULL = -30
-    BAD_TRANSITION = -31
-    COLUMN_NOT_FINITE = -40
+    OK = codes.OK
+    PENDING = codes.PENDING
+    BOOK_CROSSED = codes.BOOK_CROSSED
+    BOOK_FAR_FULL = codes.BOOK_FAR_FULL
+    BOOK_BAD_EVENT = codes.BOOK_BAD_EVENT
+    ENGINE_FAILED = codes.ENGINE_FAILED
+    ENGINE_TIMEOUT = codes.ENGINE_TIMEOUT
+    ENGINE_STALE = codes.ENGINE_STALE
+    ENGINE_NOT_FINITE = codes.ENGINE_NOT_FINITE
+    RING_FULL = codes.RING_FULL
+    RING_OVERRUN = codes.RING_OVERRUN
+    ORDERS_FULL = codes.ORDERS_FULL
+    BAD_TRANSITION = codes.BAD_TRANSITION
+    COLUMN_NOT_FINITE = codes.COLUMN_NOT_FINITE
 
 
 _TABLE: dict[Code, tuple[type[TickrtError], str]] = {

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tickrt.cli import main
-from tickrt.features.spec import load_spec
+from tickrt.feature.spec import load_spec
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]

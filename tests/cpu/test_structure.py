@@ -18,34 +18,41 @@ import pytest
 
 import tickrt
 from tickrt import errors
+from tickrt.compile import codes
 from tickrt.errors import Code, TickrtError, raise_code
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "src" / "tickrt"
 FILE_LINES, FUNCTION_LINES = 500, 70
 
-BASE = {"__version__", "errors", "jit", "intrinsics", "reference"}
+BASE = {"__version__", "errors", "files", "compile", "memory"}
+MARKET = BASE | {"market"}
 MAY_IMPORT = {
-    **dict.fromkeys(BASE, BASE),
+    **dict.fromkeys(BASE - {"errors"}, BASE),
+    "errors": {"compile"},
     "market": BASE,
-    "feeds": BASE | {"market"},
-    "features": BASE | {"market"},
-    "execution": BASE | {"market"},
-    "strategy": BASE | {"market", "features"},
+    **dict.fromkeys(("simulation", "feeds", "feature", "execution", "strategy"), MARKET),
+    "risk": MARKET | {"strategy"},
     "engines": BASE,
-    "models": BASE | {"market", "features"},
-    "config": BASE | {"strategy"},
+    "models": BASE,
+    "config": BASE | {"strategy", "risk"},
     "observe": BASE,
-    "runtime": BASE
-    | {"market", "feeds", "features", "execution", "strategy", "engines", "models", "config"}
-    | {"observe"},
+    "training": MARKET | {"feature", "models"},
 }
+MAY_IMPORT["runtime"] = set(MAY_IMPORT) - {"simulation", "training"}
 MAY_IMPORT["backtest"] = MAY_IMPORT["runtime"] | {"runtime"}
-MAY_IMPORT["cli"] = MAY_IMPORT["backtest"] | {"backtest"}
+MAY_IMPORT["report"] = MAY_IMPORT["runtime"] | {"runtime"}
+MAY_IMPORT["cli"] = set(MAY_IMPORT) | {"backtest"}
 
-COMPILED = {"jit.py", "intrinsics.py", "reference.py", "features/user_columns.py"}
+# Inside `engines`: a room may import those that stand before it.
+ENGINE_ROOMS = ("graph", "split", "bundle", "precision", "tensorrt", "registry", "build")
+
+COMPILED = {
+    *(f"compile/{name}.py" for name in ("jit", "intrinsics", "by_ref")),
+    "feature/user_columns.py",
+}
 COMPILERS = {"njit", "jit", "vectorize", "guvectorize", "generated_jit", "cfunc", "intrinsic"}
-COMPILERS |= {"kernel", "inline_kernel", "inner"}
+COMPILERS |= {"kernel", "inline_kernel", "kernel_internal"}
 NOT_IN_KERNELS = {"time", "os", "sys", "logging", "random", "threading", "pathlib", "io", "json"}
 
 PUBLIC = {
@@ -53,13 +60,15 @@ PUBLIC = {
     "tickrt.backtest.run": ["Backtest", "Clock", "Progress", "run_backtest"],
     "tickrt.cli": ["main"],
     "tickrt.config": ["Backend", "SessionConfig", "StrategySettings", "parse_pace"],
-    "tickrt.feeds.convert": ["KINDS", "KIND_NAMES", "convert", "count_events"],
-    "tickrt.feeds.ring": ["FeedView", "Ring", "array_view"],
+    "tickrt.feeds.captures.convert": ["KINDS", "KIND_NAMES", "convert", "count_events"],
+    "tickrt.memory.ring": ["FeedView", "Ring", "array_view"],
     "tickrt.market.instrument": ["KNOWN", "Instrument"],
     "tickrt.models": ["ModelFiles", "find_model", "list_models"],
-    "tickrt.observe.report": ["SCHEMA", "load_report", "plain", "thin", "write_report"],
+    "tickrt.report.report": ["SCHEMA", "load_report", "plain", "write_report"],
     "tickrt.runtime.session": ["Progress", "Session"],
 }
+# Their parameters are those of a C function.
+PARAMETERS_BY_PROTOCOL = {"compile/intrinsics.py"}
 OPTIONAL = ("torch", "sklearn", "onnxscript", "tensorrt", "tensorrt_rtx", "cuda", "polars")
 
 
@@ -106,13 +115,79 @@ def test_imports_go_one_way() -> None:
     assert not wrong
 
 
-def test_only_runtime_backtest_and_commands_touch_observe() -> None:
+def test_only_runtime_backtest_report_and_commands_touch_observe() -> None:
     users = {
         part_of(path)
         for path in sources("src")
         if "observe" in imported_parts(ast.parse(path.read_text()))
     }
-    assert users <= {"observe", "runtime", "backtest", "cli"}
+    assert users <= {"observe", "runtime", "backtest", "report", "cli"}
+
+
+def test_only_commands_import_training() -> None:
+    users = {
+        part_of(path)
+        for path in sources("src")
+        if "training" in imported_parts(ast.parse(path.read_text()))
+    }
+    assert users <= {"training", "cli"}
+
+
+def test_rooms_of_engines_go_one_way() -> None:
+    """graph ← {split, bundle} ← {precision, tensorrt, registry} ← build."""
+    level = {"graph": 0, "split": 1, "bundle": 1, "precision": 2, "tensorrt": 2, "registry": 2}
+    level["build"] = 3
+    wrong = []
+    for path in (SOURCE / "engines").rglob("*.py"):
+        room = path.relative_to(SOURCE / "engines").parts[0].removesuffix(".py")
+        for node in ast.walk(ast.parse(path.read_text())):
+            module = (node.module or "") if isinstance(node, ast.ImportFrom) else ""
+            if not module.startswith("tickrt.engines.") or room == "__init__":
+                continue
+            other = module.split(".")[2]
+            if other != room and level[other] >= level[room]:
+                wrong.append(f"{name_of(path)} imports engines.{other}")
+    assert not wrong
+
+
+def test_constants_that_kernels_share_are_declared_once() -> None:
+    names = {n for n in vars(codes) if n.isupper()}
+    again = []
+    for path in sources("src"):
+        if not path.name.endswith("kernels.py"):
+            continue
+        for node in ast.parse(path.read_text()).body:
+            targets = node.targets if isinstance(node, ast.Assign) else []
+            found = {n.id for t in targets for n in ast.walk(t) if isinstance(n, ast.Name)}
+            again += [f"{name_of(path)}: {name}" for name in sorted(found & names)]
+    assert not again
+
+
+def test_no_test_module_imports_another() -> None:
+    wrong = []
+    for path in sources("tests"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            module = (node.module or "") if isinstance(node, ast.ImportFrom) else ""
+            if module.split(".")[-1].startswith("test_"):
+                wrong.append(f"{path.relative_to(ROOT)} imports {module}")
+    assert not wrong
+
+
+def test_functions_have_few_parameters() -> None:
+    """At most eight; kernels ten. Commands are their own documentation: Typer reads the names."""
+    many = []
+    for path in sources("src"):
+        if part_of(path) == "cli" or name_of(path) in PARAMETERS_BY_PROTOCOL:
+            continue
+        most = 10 if path.name.endswith("kernels.py") else 8
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                a = node.args
+                names = [x.arg for x in (*a.posonlyargs, *a.args, *a.kwonlyargs)]
+                count = len([n for n in names if n not in ("self", "cls")])
+                if count > most:
+                    many.append(f"{name_of(path)}: {node.name} takes {count}, at most {most}")
+    assert not many
 
 
 def body_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
@@ -241,7 +316,10 @@ def test_public_api(module: str) -> None:
 
 def test_packages_are_the_ones_of_the_design() -> None:
     packages = {m.name for m in pkgutil.iter_modules(tickrt.__path__) if m.ispkg}
-    order = "market feeds features engines runtime strategy execution backtest observe cli models"
+    order = (
+        "compile memory market simulation feeds feature engines runtime strategy risk execution "
+        "backtest observe report models training cli"
+    )
     assert packages == set(order.split())
 
 

@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 
 from tickrt.config import SessionConfig, StrategySettings
-from tickrt.features.streams import window
+from tickrt.feature.streams import window
+from tickrt.market.event_file import save_events
 from tickrt.market.instrument import KNOWN
-from tickrt.market.io import save_events
-from tickrt.market.simulator import simulate
 from tickrt.runtime.session import Session
+from tickrt.simulation.simulator import simulate
 from tickrt.strategy.params import MakerParams, TakerParams
 from tickrt.strategy.state import Mode
 
@@ -46,10 +46,10 @@ def golden_run(folder: Path) -> dict[str, Any]:
         data=(data,), strategies=strategies, backend="null", healthy_needed=1_000_000_000
     )
     with Session(config) as session:
-        session.parts.loop.strategies.mode[:] = Mode.FALLBACK
+        session.assembly.loop.strategies.mode[:] = Mode.FALLBACK
         report = session.run()
         intents = session.intents()
-        rows = window(session.parts.loop.streams, 0).astype(np.float64)
+        rows = window(session.assembly.loop.streams, 0).astype(np.float64)
     return {
         "events_sha256": hashlib.sha256(events.tobytes()).hexdigest(),
         "intents_sha256": hashlib.sha256(intents.tobytes()).hexdigest(),

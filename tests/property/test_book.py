@@ -8,6 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tickrt.compile.codes import BBO, BUY, CLEAR, DEPTH, SELL, SNAPSHOT, TRADE
 from tickrt.errors import Code
 from tickrt.market import kernels
 from tickrt.market.book import (
@@ -22,7 +23,6 @@ from tickrt.market.book import (
     Book,
     new_book,
 )
-from tickrt.market.types import BBO, BUY, CLEAR, DEPTH, SELL, SNAPSHOT, TRADE
 
 LADDER, FAR, TICK = 4096, 32, 0.5
 FAR_LIMIT = FAR - FAR // 8

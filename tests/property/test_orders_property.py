@@ -5,10 +5,10 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
+from helpers.desk import desk, intent
+from tickrt.compile.codes import CANCEL
 from tickrt.execution.kernels import on_report
 from tickrt.execution.state_machine import OrderEvent, OrderState, transition
-from tickrt.market.messages import CANCEL
-from trading_desk import desk, intent
 
 E, S = OrderEvent, OrderState
 LIVE = (S.PENDING_NEW, S.WORKING, S.PENDING_CANCEL)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tickrt.engines.split import split, verify
-from tickrt.models.net import Net
+from tickrt.models.architectures.net import Net
 
 LIMIT = 2e-5
 

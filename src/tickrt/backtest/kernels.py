@@ -18,14 +18,28 @@ byte.
 
 import numpy as np
 
+from tickrt.compile.by_ref import by_ref
+from tickrt.compile.codes import (
+    ACK,
+    BATCH_END,
+    CANCEL,
+    CANCEL_ACK,
+    CANCEL_REJECT,
+    EXPIRE,
+    LOCAL,
+    LOT,
+    PARTIAL_FILL,
+    PENDING_CANCEL,
+    PENDING_NEW,
+    REJECT,
+    TICK,
+    VENUE_FAILED,
+)
+from tickrt.compile.intrinsics import call1, call2, call4, call_order, clock, load_f64, load_i64
+from tickrt.compile.jit import kernel, kernel_internal
 from tickrt.execution.kernels import find_order, on_report, record_fill
-from tickrt.intrinsics import call1, call2, call4, call_order, clock, load_f64, load_i64
-from tickrt.jit import inner, kernel
 from tickrt.market.kernels import NO_ASK, NO_BID, best
-from tickrt.market.messages import CANCEL, LOT, TICK
-from tickrt.market.types import BATCH_END, LOCAL
-from tickrt.reference import by_ref
-from tickrt.runtime.step_kernels import (
+from tickrt.runtime.loop.step_kernels import (
     CURSOR,
     ERROR,
     FAULTS,
@@ -39,23 +53,18 @@ from tickrt.runtime.step_kernels import (
 from tickrt.strategy.kernels import equity
 
 # venue.CALLS, venue.Venue.times, run.Clock.state (a test holds them equal).
-ELAPSE, NOW, BUY, SELL, CANCEL_ORDER, ORDERS, CLEAR_INACTIVE = 0, 1, 2, 3, 4, 5, 6
-CALLS_USED = (ELAPSE, NOW, BUY, SELL, CANCEL_ORDER, ORDERS, CLEAR_INACTIVE)
+ELAPSE, NOW, BUY_ORDER, SELL_ORDER, CANCEL_ORDER, ORDERS, CLEAR_INACTIVE = 0, 1, 2, 3, 4, 5, 6
+CALLS_USED = (ELAPSE, NOW, BUY_ORDER, SELL_ORDER, CANCEL_ORDER, ORDERS, CLEAR_INACTIVE)
 TIME, ENDED, VENUE_ERROR, REFUSED = 0, 1, 2, 3
-VENUE_FAILED = -50
 BUSY, CHARGED, NEXT_MARK, MARKS = 0, 1, 2, 3
 SECOND = 1_000_000_000
-
-# execution.state_machine
-PENDING_NEW, PENDING_CANCEL = 1, 3
-ACK, PARTIAL_FILL, CANCEL_ACK, CANCEL_REJECT, REJECT, EXPIRE = 1, 2, 5, 6, 7, 8
 
 # hftbacktest.order: places in its order record, its status and time-in-force numbers.
 O_LEAVES, O_EXEC_TICK, O_FLAGS = 8, 24, 88
 S_NEW, S_EXPIRED, S_CANCELED, S_PARTIAL, S_REJECTED = 1, 2, 4, 5, 6
 
 
-@inner
+@kernel_internal
 def go_to(v, ts_ns):
     """Let the venue's time pass until `ts_ns`. Returns 0, or VENUE_FAILED."""
     if v.times[ENDED] != 0 or ts_ns <= v.times[TIME]:
@@ -70,7 +79,7 @@ def go_to(v, ts_ns):
     return 0
 
 
-@inner
+@kernel_internal
 def take_fill(x, v, p, c, order, new, maker, ts_ns):
     """Book `new` lots of the order in slot `c` that the venue has filled."""
     st = x.strategies
@@ -87,7 +96,7 @@ def take_fill(x, v, p, c, order, new, maker, ts_ns):
     return code
 
 
-@inner
+@kernel_internal
 def end_event(status):
     """The order event for a final status of hftbacktest's; 0 while the order is live."""
     if status == S_EXPIRED:
@@ -97,7 +106,7 @@ def end_event(status):
     return REJECT if status == S_REJECTED else 0
 
 
-@inner
+@kernel_internal
 def read_order(x, v, p, c, ts_ns):
     """Bring the order in slot `c` up to what the venue has reported. Returns a Code."""
     asset = x.strategies.symbol[p]
@@ -126,7 +135,7 @@ def read_order(x, v, p, c, ts_ns):
     return code
 
 
-@inner
+@kernel_internal
 def read_reports(x, v, ts_ns):
     """Bring every live order up to date; drop ended ones at the venue. Returns a Code."""
     code = 0
@@ -142,7 +151,7 @@ def read_reports(x, v, ts_ns):
     return code
 
 
-@inner
+@kernel_internal
 def shares_no_order(x, p):
     """No later strategy of the same symbol has reports that are still to be read."""
     for other in range(p + 1, len(x.strategies.policy)):
@@ -151,7 +160,7 @@ def shares_no_order(x, p):
     return True
 
 
-@inner
+@kernel_internal
 def send_cancel(x, v, p, c):
     """Ask the venue to cancel, unless it has not answered the order yet."""
     asset, order_id = x.strategies.symbol[p], x.orders.order_id[p, c]
@@ -161,14 +170,14 @@ def send_cancel(x, v, p, c):
             v.cancel_sent[p, c] = 1
 
 
-@inner
+@kernel_internal
 def send_order(x, v, p, c):
     """Submit the order in slot `c`; a refusal ends it at once."""
     st, orders = x.strategies, x.orders
     side = orders.side[p, c]
     tif = orders.tif[p, c]
     code = call_order(
-        v.calls[BUY if side > 0 else SELL],
+        v.calls[BUY_ORDER if side > 0 else SELL_ORDER],
         v.pointer[0],
         st.symbol[p],
         orders.order_id[p, c],
@@ -184,7 +193,7 @@ def send_order(x, v, p, c):
         on_report(orders, st, p, orders.order_id[p, c], REJECT, 0, 0, 0)
 
 
-@inner
+@kernel_internal
 def submit(x, v):
     """Hand what lies in the outbox to the venue."""
     mask = len(x.outbox.intents) - 1
@@ -201,7 +210,7 @@ def submit(x, v):
     x.outbox.counts[8] = x.outbox.counts[0]
 
 
-@inner
+@kernel_internal
 def charge(c, inferences, ticks):
     """The time of this step's inferences in ns, noted in `c.charged`."""
     total = 0
@@ -218,7 +227,7 @@ def charge(c, inferences, ticks):
     return total
 
 
-@inner
+@kernel_internal
 def write_mark(x, c, n):
     """Mark every strategy at the present mid: equity, fees, position, mid."""
     st = x.strategies
@@ -236,7 +245,7 @@ def write_mark(x, c, n):
         c.marks[p, n, 3] = mid
 
 
-@inner
+@kernel_internal
 def mark_until(x, c, ts_ns):
     """Write the marks of every whole second up to `ts_ns`, before its batch is applied."""
     if c.state[NEXT_MARK] == 0:
@@ -247,7 +256,7 @@ def mark_until(x, c, ts_ns):
         c.state[NEXT_MARK] += SECOND
 
 
-@inner
+@kernel_internal
 def batch_time(events, q, end):
     """Local time of the batch that begins at event `q`; −1 where no complete one is left."""
     while q < end:
@@ -258,7 +267,7 @@ def batch_time(events, q, end):
     return -1
 
 
-@inner
+@kernel_internal
 def play_batch(events, x, v, c, q, batch_ns):
     """One batch: reports, book, step, charge, orders. Returns (next q, Code)."""
     mark_until(x, c, batch_ns)

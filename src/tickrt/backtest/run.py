@@ -23,20 +23,18 @@ from tickrt import __version__
 from tickrt.backtest.kernels import replay
 from tickrt.backtest.latency import InferenceLatency
 from tickrt.backtest.metrics import Metrics, measure
-from tickrt.backtest.venue import VENUE_FAILED, VenueConfig, open_venue
+from tickrt.compile.codes import LOCAL, NEW
+from tickrt.compile.jit import JIT
 from tickrt.config import SessionConfig
 from tickrt.errors import raise_code
-from tickrt.jit import JIT
+from tickrt.execution.gateways.hftbacktest import VENUE_FAILED, VenueConfig, open_venue
+from tickrt.market.event_file import instruments_of, load_events, merge_events
 from tickrt.market.instrument import Instrument
-from tickrt.market.io import instruments_of, load_events, merge_events
-from tickrt.market.messages import NEW
-from tickrt.market.types import LOCAL
 from tickrt.observe.clock import ticks_per_ns
 from tickrt.observe.machine import machine_info
-from tickrt.observe.report import thin
-from tickrt.runtime.parts import Parts, build_parts
-from tickrt.runtime.results import counter, loop_report
-from tickrt.runtime.state import tape_room
+from tickrt.runtime.assembly import Assembly, assemble
+from tickrt.runtime.loop.state import tape_room
+from tickrt.runtime.results import counter, loop_report, thin
 
 __all__ = ["Backtest", "Clock", "Progress", "run_backtest"]
 
@@ -79,9 +77,9 @@ class Backtest:
         local = self.events["local_ts"][(self.events["ev"] & np.uint64(LOCAL)) != 0]
         self.seconds = (int(local[-1]) - int(local[0])) / 1e9
         records = config.tape_records or tape_room(self.events, len(config.strategies))
-        self.parts: Parts = build_parts(config, self.markets, records)
+        self.assembly: Assembly = assemble(config, self.markets, records)
         # How long this machine takes must not change a backtest: `latency` says how late we are.
-        self.parts.loop.engines.deadline[:] = np.iinfo(np.int64).max
+        self.assembly.loop.engines.deadline[:] = np.iinfo(np.int64).max
         data = [(file.data, market) for file, market in zip(files, self.markets, strict=True)]
         self.venue = open_venue(self.venue_config, data, len(config.strategies))
         rate = 1.0 / ticks_per_ns() if self.latency.measure else 0.0
@@ -108,11 +106,11 @@ class Backtest:
         times: list[float] = []
 
         def hot() -> None:
-            args = (self.parts.loop, self.venue.venue, self.clock)
+            args = (self.assembly.loop, self.venue.venue, self.clock)
             times.append(time.perf_counter())
-            self.parts.loop.stop[1] = 1  # compile, or load from the cache, without a batch
+            self.assembly.loop.stop[1] = 1  # compile, or load from the cache, without a batch
             replay(self.events[:0], *args)
-            self.parts.loop.stop[1] = 0
+            self.assembly.loop.stop[1] = 0
             self.clock.state.fill(0)
             times.append(time.perf_counter())
             result.append(int(replay(self.events, *args)))
@@ -126,24 +124,24 @@ class Backtest:
             try:
                 thread.join(_POLL_S)
                 if progress is not None:
-                    progress(counter(self.parts, "cursor"), len(self.events))
+                    progress(counter(self.assembly, "cursor"), len(self.events))
             except KeyboardInterrupt:
-                self.parts.loop.stop[1], interrupted = 1, True
+                self.assembly.loop.stop[1], interrupted = 1, True
         if result[0] == VENUE_FAILED:
             self.venue.raise_error()
         names = ", ".join(str(path) for path in self.config.data)
-        raise_code(result[0], f"{names}: event {counter(self.parts, 'error_event')}")
+        raise_code(result[0], f"{names}: event {counter(self.assembly, 'error_event')}")
         self.compile_s = times[1] - times[0]
         return self._report(times[2] - times[1], interrupted)
 
     def intents(self) -> NDArray[np.void]:
         """Every intent so far, in order: `INTENT_DTYPE`."""
-        return self.parts.loop.tape.intents[: counter(self.parts, "logged")]
+        return self.assembly.loop.tape.intents[: counter(self.assembly, "logged")]
 
     def fills(self) -> NDArray[np.void]:
         """Every fill so far, in order: `FILL_DTYPE`."""
-        tape = self.parts.loop.tape.fills
-        return tape[: min(counter(self.parts, "fills"), len(tape))]
+        tape = self.assembly.loop.tape.fills
+        return tape[: min(counter(self.assembly, "fills"), len(tape))]
 
     def marks(self, p: int = 0) -> NDArray[np.float64]:
         """float64[n, 4] of strategy `p`: equity, fees, position, mid, each second and at the
@@ -161,16 +159,16 @@ class Backtest:
         return measure(
             self.marks(p),
             fills[fills["strategy"] == p],
-            self.markets[self.parts.seats[p].symbol],
-            orders=int(self.parts.loop.orders.sent[p]),
+            self.markets[self.assembly.slots[p].symbol],
+            orders=int(self.assembly.loop.orders.sent[p]),
             order_lots=int(intents["qty_lots"][sent].sum()),
-            turnover=float(self.parts.loop.strategies.turnover[p]),
+            turnover=float(self.assembly.loop.strategies.turnover[p]),
             seconds=self.seconds,
         )
 
     def close(self) -> None:
         """Release the engines and the venue."""
-        self.parts.close()
+        self.assembly.close()
         self.venue.close()
 
     def __enter__(self) -> Backtest:
@@ -180,7 +178,7 @@ class Backtest:
         self.close()
 
     def _report(self, wall_s: float, interrupted: bool) -> dict[str, Any]:
-        report = loop_report(self.parts, self.markets, ticks_per_ns())
+        report = loop_report(self.assembly, self.markets, ticks_per_ns())
         if interrupted:
             report["notes"].append("interrupted: this covers what was done until then")
         if not JIT:
@@ -197,7 +195,7 @@ class Backtest:
             **report,
             "series": [self._series(p, s) for p, s in enumerate(report["series"])],
             "backtest": self._figures(0),
-            "backtest_by_strategy": [self._figures(p) for p in range(len(self.parts.seats))],
+            "backtest_by_strategy": [self._figures(p) for p in range(len(self.assembly.slots))],
             "wall_s": wall_s,
             "events_per_s": report["events"] / wall_s if wall_s > 0 else 0.0,
             "compile_s": self.compile_s,
@@ -212,7 +210,7 @@ class Backtest:
 
     def _series(self, p: int, series: dict[str, Any]) -> dict[str, Any]:
         """The chart's series with the gross equity beside the net one, from the decisions."""
-        decisions = self.parts.loop.tape.decisions[: counter(self.parts, "decisions")]
+        decisions = self.assembly.loop.tape.decisions[: counter(self.assembly, "decisions")]
         mine = decisions[decisions["strategy"] == p]
         mine = mine[thin(len(mine))]
         fills = self.fills()
@@ -222,13 +220,13 @@ class Backtest:
         return {**series, "equity_gross": (mine["equity"] + fees).tolist()}
 
     def _figures(self, p: int) -> dict[str, Any]:
-        seat = self.parts.seats[p]
+        slot = self.assembly.slots[p]
         charged = self.charged_ns() / 1e3
         quantile = (lambda q: float(np.quantile(charged, q))) if len(charged) else (lambda q: None)
         return {
-            "strategy": seat.name,
-            "symbol": seat.instrument.symbol,
-            "currency": _currency(seat.instrument),
+            "strategy": slot.name,
+            "symbol": slot.instrument.symbol,
+            "currency": _currency(slot.instrument),
             **self.metrics(p).to_dict(),
             "inference_latency_us": {"p50": quantile(0.5), "p99": quantile(0.99)},
         }

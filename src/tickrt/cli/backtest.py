@@ -55,7 +55,7 @@ def parse_latency(text: str) -> InferenceLatency:
         if not Path(text).exists():
             expected = "'measured', microseconds, or a run's report.json"
             raise ConfigError(f"--latency-us: expected {expected}, got {text!r}") from None
-        from tickrt.observe.report import load_report
+        from tickrt.report.report import load_report
 
         return InferenceLatency.from_report(load_report(text))
     if not 0 <= value < 1e9:
@@ -143,7 +143,7 @@ def backtest(
     order_ns = round(order_latency_us * 1000)
     with working("loading and compiling", as_json):
         from tickrt.backtest.run import Backtest
-        from tickrt.backtest.venue import VenueConfig
+        from tickrt.execution.gateways.hftbacktest import VenueConfig
 
         venue = VenueConfig(
             queue_model=queue.value,

@@ -22,8 +22,8 @@ STAGES = ("tick_to_order", "book", "features", "engine", "decision")
 def _config(data: Path, spec: str) -> SessionConfig:
     """An order on every row: the null engine always says up, and nothing holds the taker back."""
     from tickrt.config import SessionConfig, StrategySettings
+    from tickrt.risk.limits import RiskLimits
     from tickrt.strategy.params import TakerParams
-    from tickrt.strategy.risk import RiskLimits
 
     many = 1_000_000_000
     policy = TakerParams(max_position_lots=many, cooldown_ns=0, max_spread_ticks=many)
@@ -72,8 +72,8 @@ def _print(results: list[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from tickrt.observe.svg import duration
-    from tickrt.observe.words import number
+    from tickrt.report.format import number
+    from tickrt.report.svg import duration
 
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
     table.add_column("spec")

@@ -14,7 +14,7 @@ __all__ = ["bench_split"]
 
 def _read(path: Path) -> Any:
     """A user's model. Raises ModelError."""
-    from tickrt.engines.onnx_tools import load_onnx
+    from tickrt.engines.graph.load import load_onnx
 
     return load_onnx(path)[0]
 
@@ -29,7 +29,7 @@ def _models(names: list[str], weights: Path | None) -> dict[str, Any]:
 
     from tickrt.errors import ConfigError
     from tickrt.models import find_model
-    from tickrt.models.zoo import TRAINED, ZOO, trained
+    from tickrt.models.architectures.zoo import TRAINED, ZOO, trained
 
     found: dict[str, Any] = {}
     for name in names or [*ZOO, *(TRAINED if weights else ())]:

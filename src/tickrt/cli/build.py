@@ -14,7 +14,7 @@ from tickrt.cli import keys, options
 from tickrt.errors import BundleError, ConfigError
 
 if TYPE_CHECKING:
-    from tickrt.engines.build_request import BuildRequest
+    from tickrt.engines.build.request import BuildRequest
 
 __all__ = ["build"]
 
@@ -155,7 +155,7 @@ def build(
       tickrt build m.onnx -o m.bundle --sign file:k.sign.key --encrypt env:DESK_KEY
       tickrt build --rebuild old.bundle -o new.bundle --target 8.6
     """
-    from tickrt.engines.build_request import BuildRequest, rebuild_request
+    from tickrt.engines.build.request import BuildRequest, rebuild_request
 
     changes: dict[str, Any] = {
         "backend": backend.value,
@@ -223,8 +223,8 @@ def _embedded(bundle: Path, trust: Any, key: Any, allow_unsigned: bool) -> tuple
     Raises:
         BundleError: there is none in it, or nobody vouches for it (nothing of it is parsed then).
     """
-    from tickrt.engines.build import SOURCE
-    from tickrt.engines.bundle import open_bundle
+    from tickrt.engines.build.build import SOURCE
+    from tickrt.engines.bundle.format import open_bundle
 
     trusted = keys.load_trust(trust)
     loaded = keys.load_encrypt(key)
@@ -246,9 +246,9 @@ def _run(
     from tickrt.cli.output import print_json
     from tickrt.cli.progress import bar, working
     from tickrt.cli.rows import find_spec, load_rows
-    from tickrt.engines.build import build as build_bundle
-    from tickrt.engines.build import write_built
-    from tickrt.engines.onnx_tools import load_onnx, model_info
+    from tickrt.engines.build.build import build as build_bundle
+    from tickrt.engines.build.build import write_built
+    from tickrt.engines.graph.load import load_onnx, model_info
 
     sealed, signer = keys.load_encrypt(encrypt), keys.load_sign(sign)
     rows, said = None, ""

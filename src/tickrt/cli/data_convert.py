@@ -66,7 +66,7 @@ def convert(
     """
     from tickrt.cli.output import print_facts, print_json
     from tickrt.cli.progress import bar
-    from tickrt.feeds.convert import convert as convert_captures
+    from tickrt.feeds.captures.convert import convert as convert_captures
 
     with bar("converting", as_json) as report:
         summary = convert_captures(

@@ -34,7 +34,7 @@ def info(
     """
     from tickrt.cli.output import print_facts, print_json
     from tickrt.cli.progress import working
-    from tickrt.feeds.info import describe
+    from tickrt.feeds.captures.describe import describe
 
     with working("reading", as_json):
         facts = describe(file, tick_size=tick_size)

@@ -27,9 +27,9 @@ def simulate_file(
     from tickrt.cli.progress import bar, share, working
 
     with working("compiling", quiet):
-        from tickrt.market.io import save_events
-        from tickrt.market.simulator import load_calibration
-        from tickrt.market.simulator import simulate as make
+        from tickrt.market.event_file import save_events
+        from tickrt.simulation.simulator import load_calibration
+        from tickrt.simulation.simulator import simulate as make
 
         loaded = load_calibration(calibration)
     with bar("simulating", quiet) as report:

@@ -33,7 +33,7 @@ def verify(
     """
     from tickrt.cli.output import print_facts, print_json
     from tickrt.cli.progress import bar
-    from tickrt.feeds.verify import verify_best
+    from tickrt.feeds.captures.verify import verify_best
 
     with bar("verifying", as_json) as report:
         result = verify_best(file, captures, progress=report)

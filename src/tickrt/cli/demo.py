@@ -39,7 +39,7 @@ def demo(
     """
     from tickrt.cli.data_simulate import simulate_file
     from tickrt.cli.output import print_json
-    from tickrt.observe.report import write_report
+    from tickrt.report.report import write_report
 
     started = time.perf_counter()
     out.mkdir(parents=True, exist_ok=True)
@@ -121,7 +121,7 @@ def _print(ran: dict[str, Any], tested: dict[str, Any], wall_s: float, out: Path
     from rich.console import Console
     from rich.text import Text
 
-    from tickrt.observe.table import print_report
+    from tickrt.report.table import print_report
 
     console = Console(highlight=False)
     for report in (ran, tested):

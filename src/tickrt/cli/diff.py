@@ -29,7 +29,7 @@ def diff(
     from rich.text import Text
 
     from tickrt.cli.output import print_json
-    from tickrt.engines.inspect import diff as differences
+    from tickrt.engines.build.inspect import diff as differences
 
     found = differences(a, b)
     if as_json:

@@ -38,8 +38,8 @@ def inspect(
       tickrt inspect seed.bundle --verify --trust file:desk.sign.pub --key env:DESK_KEY
     """
     from tickrt.cli.output import print_json
-    from tickrt.engines.inspect import describe
-    from tickrt.engines.inspect import verify as verify_bundle
+    from tickrt.engines.build.inspect import describe
+    from tickrt.engines.build.inspect import verify as verify_bundle
 
     facts = describe(bundle)
     checks = []
@@ -144,9 +144,9 @@ def verify_on_target(
     """
     from tickrt.cli.output import print_facts, print_json
     from tickrt.cli.rows import find_spec, load_rows
-    from tickrt.engines.bundle import read_manifest, write_bundle
-    from tickrt.engines.inspect import describe
-    from tickrt.engines.inspect import verify_on_target as verify
+    from tickrt.engines.build.inspect import describe
+    from tickrt.engines.build.inspect import verify_on_target as verify
+    from tickrt.engines.bundle.format import read_manifest, write_bundle
 
     signer = keys.load_sign(sign)
     encrypted = describe(bundle)["encrypted"]

@@ -14,7 +14,7 @@ import typer
 from tickrt.cli import options
 
 if TYPE_CHECKING:
-    from tickrt.engines.crypto import AesKey, PublicKey, SigningKey
+    from tickrt.engines.bundle.crypto import AesKey, PublicKey, SigningKey
 
 __all__ = [
     "AllowUnsigned",
@@ -75,21 +75,21 @@ AllowUnsigned = Annotated[
 
 def load_trust(sources: list[str] | None) -> list[PublicKey]:
     """The trusted public keys. Raises ConfigError."""
-    from tickrt.engines.crypto import load_public_key
+    from tickrt.engines.bundle.crypto import load_public_key
 
     return [load_public_key(source) for source in sources or ()]
 
 
 def load_encrypt(source: str | None) -> AesKey | None:
     """The AES key, if one is named. Raises ConfigError."""
-    from tickrt.engines.crypto import load_aes_key
+    from tickrt.engines.bundle.crypto import load_aes_key
 
     return load_aes_key(source) if source else None
 
 
 def load_sign(source: str | None) -> SigningKey | None:
     """The private key, if one is named. Raises ConfigError."""
-    from tickrt.engines.crypto import load_private_key
+    from tickrt.engines.bundle.crypto import load_private_key
 
     return load_private_key(source) if source else None
 
@@ -111,7 +111,7 @@ def new(
       tickrt build m.onnx -o m.bundle --sign file:~/keys/desk1.sign.key
     """
     from tickrt.cli.output import print_facts, print_json
-    from tickrt.engines.crypto import load_public_key, new_keys
+    from tickrt.engines.bundle.crypto import load_public_key, new_keys
 
     paths = new_keys(folder, name)
     facts = {kind: str(path) for kind, path in paths.items()}

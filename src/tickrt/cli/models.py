@@ -14,8 +14,8 @@ __all__ = ["models"]
 
 def _facts(name: str) -> dict[str, Any]:
     """What a model is, without running it."""
-    from tickrt.engines.onnx_check import read_model
-    from tickrt.features.spec import load_spec
+    from tickrt.engines.graph.check import read_model
+    from tickrt.feature.spec import load_spec
     from tickrt.models import find_model
 
     files = find_model(name)

@@ -189,7 +189,7 @@ def _symbol_of(path: Path) -> str | None:
 
     import numpy as np
 
-    from tickrt.market.io import load_events
+    from tickrt.market.event_file import load_events
 
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -223,8 +223,8 @@ def build_config(
         ConfigError: something does not fit; the message names the option.
     """
     from tickrt.config import SessionConfig, StrategySettings
+    from tickrt.risk.limits import RiskLimits
     from tickrt.strategy.params import MakerParams, TakerParams
-    from tickrt.strategy.risk import RiskLimits
 
     kinds: dict[Policy, type[TakerParams] | type[MakerParams]] = {
         Policy.TAKER: TakerParams,

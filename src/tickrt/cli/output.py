@@ -22,14 +22,14 @@ _LONG = ("series", "fill_list", "latency_cdf")
 
 def print_json(value: Any) -> None:
     """`value` as strict JSON."""
-    from tickrt.observe.report import plain
+    from tickrt.report.report import plain
 
     typer.echo(json.dumps(plain(value), indent=2, allow_nan=False, ensure_ascii=False))
 
 
 def _lines(value: Any, path: str) -> list[tuple[str, str]]:
     """Nested mappings as (dotted name, value)."""
-    from tickrt.observe.words import number
+    from tickrt.report.format import number
 
     if isinstance(value, Mapping):
         items = value.items()
@@ -74,7 +74,7 @@ def prepare_out(out: Path) -> None:
 
 def print_result(report: Mapping[str, Any], out: Path, as_json: bool) -> None:
     """Write `report` to `out` and print it: the table, or without its long lists as JSON."""
-    from tickrt.observe.report import write_report
+    from tickrt.report.report import write_report
 
     json_path, html_path = write_report(report, out)
     if as_json:
@@ -84,7 +84,7 @@ def print_result(report: Mapping[str, Any], out: Path, as_json: bool) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    from tickrt.observe.table import print_report
+    from tickrt.report.table import print_report
 
     console = Console(highlight=False)
     print_report(report, console)

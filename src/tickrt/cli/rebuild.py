@@ -11,7 +11,7 @@ from tickrt.cli import keys, options
 from tickrt.cli.registry import Root, open_registry
 
 if TYPE_CHECKING:
-    from tickrt.engines.pipeline import Outcome
+    from tickrt.engines.registry.watch import Outcome
 
 __all__ = ["rebuild"]
 
@@ -46,7 +46,7 @@ def rebuild(
       tickrt rebuild --watch models/ --sign file:k.sign.key --trust file:k.sign.pub
       tickrt rebuild --watch models/ --once --allow-unsigned -- --precision fp16
     """
-    from tickrt.engines.pipeline import Pipeline
+    from tickrt.engines.registry.watch import Pipeline
     from tickrt.errors import ConfigError
 
     if not watch.is_dir():

@@ -12,7 +12,7 @@ import typer
 from tickrt.cli import keys, options
 
 if TYPE_CHECKING:
-    from tickrt.engines.registry import Registry
+    from tickrt.engines.registry.registry import Registry
 
 __all__ = ["Root", "add", "gc", "history", "list_", "open_registry", "promote", "rollback"]
 
@@ -28,7 +28,7 @@ def open_registry(
     root: Path, trust: list[str] | None, allow_unsigned: bool, create: bool = False
 ) -> Registry:
     """The registry at `root`. Raises RegistryError where there is none."""
-    from tickrt.engines.registry import Registry
+    from tickrt.engines.registry.registry import Registry
 
     return Registry(root, keys.load_trust(trust), allow_unsigned, create)
 

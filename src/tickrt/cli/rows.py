@@ -8,13 +8,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tickrt.errors import ConfigError, FeatureMismatch
+from tickrt.errors import ConfigError, FeatureMismatchError
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from tickrt.features.spec import FeatureSpec
+    from tickrt.feature.spec import FeatureSpec
 
 __all__ = ["find_spec", "load_rows"]
 
@@ -29,15 +29,15 @@ def find_spec(spec: str | Path | None, feature_hash: str | None, model: str) -> 
 
     Raises:
         ConfigError: none is known.
-        FeatureMismatch: it is not the one that the model was trained on.
+        FeatureMismatchError: it is not the one that the model was trained on.
     """
-    from tickrt.features.spec import load_spec
+    from tickrt.feature.spec import load_spec
 
     if spec is None:
         raise ConfigError(f"{model}: rows need its feature spec: name it with --spec")
     found = load_spec(spec)
     if feature_hash is not None and found.hash != feature_hash:
-        raise FeatureMismatch(
+        raise FeatureMismatchError(
             f"{model}: trained on feature hash {feature_hash[:12]}, "
             f"spec {found.name} has {found.hash[:12]}; name the model's own spec with --spec"
         )
@@ -50,7 +50,7 @@ def load_rows(data: Path, spec: FeatureSpec) -> npt.NDArray[np.float32]:
     Raises:
         DataError: the file cannot be used.
     """
-    from tickrt.models.dataset import load_session
-    from tickrt.models.train import normalised
+    from tickrt.training.dataset import load_session
+    from tickrt.training.train import normalised
 
     return normalised(load_session(data, spec, 0).rows, spec)

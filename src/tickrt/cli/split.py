@@ -66,7 +66,7 @@ def split(
       tickrt split my.onnx -o out/split --data btcusd.npz --spec l2_100x100
     """
     from tickrt.cli.progress import working
-    from tickrt.engines.onnx_tools import load_onnx
+    from tickrt.engines.graph.load import load_onnx
     from tickrt.engines.split import measure, verify, write
     from tickrt.engines.split import split as split_model
     from tickrt.engines.split.check import random_rows

@@ -10,18 +10,27 @@ Accounts as hftbacktest's asset models: linear cash −= side · contract · qty
 side · contract · qty / px, in the coin; fee = rate · contract · qty · px, or / px.
 """
 
-from tickrt.jit import inner, kernel
-from tickrt.market.messages import CANCEL, CONTRACT, INVERSE, LOT, MAKER_FEE, TAKER_FEE, TICK
+from tickrt.compile.codes import (
+    BAD_TRANSITION,
+    CANCEL,
+    CANCEL_SENT,
+    CONTRACT,
+    FILL,
+    INVERSE,
+    LOT,
+    MAKER_FEE,
+    OK,
+    ORDERS_FULL,
+    PARTIAL_FILL,
+    PENDING_CANCEL,
+    PENDING_NEW,
+    TAKER_FEE,
+    TICK,
+)
+from tickrt.compile.jit import kernel, kernel_internal
 
-# errors.Code, state_machine.OrderState and OrderEvent (a test holds them equal).
-OK, ORDERS_FULL, BAD_TRANSITION = 0, -30, -31
-PENDING_NEW, WORKING, PENDING_CANCEL, FILLED = 1, 2, 3, 4
-SENT, ACK, PARTIAL_FILL, FILL, CANCEL_SENT, CANCEL_ACK, CANCEL_REJECT, REJECT, EXPIRE = (
-    0, 1, 2, 3, 4, 5, 6, 7, 8,
-)  # fmt: skip
 
-
-@inner
+@kernel_internal
 def find_order(orders, p, order_id):
     """The slot of an order, or −1."""
     for c in range(orders.order_id.shape[1]):
@@ -30,7 +39,7 @@ def find_order(orders, p, order_id):
     return -1
 
 
-@inner
+@kernel_internal
 def free_slot(orders, p):
     """A slot without a live order, the longest unused first; −1 when all are live."""
     slots = orders.order_id.shape[1]
@@ -42,7 +51,7 @@ def free_slot(orders, p):
     return -1
 
 
-@inner
+@kernel_internal
 def change(orders, p, c, event):
     """Apply an event to the order in slot `c`; keeps the sums."""
     before = orders.state[p, c]
@@ -58,7 +67,7 @@ def change(orders, p, c, event):
     return OK
 
 
-@inner
+@kernel_internal
 def apply_fill(st, p, side, px_tick, qty_lots, maker):
     """Book an execution: position, cash, fees, turnover. Returns its fee."""
     px = px_tick * st.instrument[p, TICK]
@@ -107,7 +116,7 @@ def on_sent(orders, p, out, i):
     return OK
 
 
-@inner
+@kernel_internal
 def on_fill(orders, st, p, c, px_tick, qty_lots, maker):
     """A fill of the order in slot `c`: the account first, then the order's state."""
     side = orders.side[p, c]
@@ -143,7 +152,7 @@ def open_exposure(orders, p):
     return orders.open_lots[p, 0], orders.open_lots[p, 1]
 
 
-@inner
+@kernel_internal
 def record_fill(st, p, fills, n, ts_ns, order_id, side, px_tick, qty_lots, maker, fee, mid2):
     """Write fills[n] if it fits; always returns n + 1, so a full array shows as n > len(fills)."""
     if n < len(fills):

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from tickrt.errors import ConfigError
 from tickrt.execution.state_machine import TABLE
-from tickrt.market.messages import FILL_DTYPE
+from tickrt.memory.records import FILL_DTYPE
 
 __all__ = ["SLOTS", "Orders", "new_fills", "new_orders"]
 

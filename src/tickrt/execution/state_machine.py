@@ -18,6 +18,7 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from tickrt.compile import codes
 from tickrt.errors import Code
 
 __all__ = ["TABLE", "TERMINAL", "OrderEvent", "OrderState", "transition"]
@@ -26,28 +27,28 @@ __all__ = ["TABLE", "TERMINAL", "OrderEvent", "OrderState", "transition"]
 class OrderState(IntEnum):
     """Where an order is. 1…3 are live: the venue may still fill it."""
 
-    FREE = 0  # an unused slot
-    PENDING_NEW = 1  # sent, not answered
-    WORKING = 2  # the venue has it (also partly filled)
-    PENDING_CANCEL = 3  # a cancel is under way
-    FILLED = 4
-    CANCELLED = 5
-    REJECTED = 6
-    EXPIRED = 7  # the rest of an IOC
+    FREE = codes.ORDER_FREE  # an unused slot
+    PENDING_NEW = codes.PENDING_NEW  # sent, not answered
+    WORKING = codes.WORKING  # the venue has it (also partly filled)
+    PENDING_CANCEL = codes.PENDING_CANCEL  # a cancel is under way
+    FILLED = codes.FILLED
+    CANCELLED = codes.CANCELLED
+    REJECTED = codes.REJECTED
+    EXPIRED = codes.EXPIRED  # the rest of an IOC
 
 
 class OrderEvent(IntEnum):
     """What happens to an order."""
 
-    SENT = 0  # we sent it
-    ACK = 1
-    PARTIAL_FILL = 2
-    FILL = 3  # the last fill
-    CANCEL_SENT = 4  # we sent a cancel
-    CANCEL_ACK = 5  # it is cancelled, asked for or not
-    CANCEL_REJECT = 6
-    REJECT = 7
-    EXPIRE = 8
+    SENT = codes.SENT  # we sent it
+    ACK = codes.ACK
+    PARTIAL_FILL = codes.PARTIAL_FILL
+    FILL = codes.FILL  # the last fill
+    CANCEL_SENT = codes.CANCEL_SENT  # we sent a cancel
+    CANCEL_ACK = codes.CANCEL_ACK  # it is cancelled, asked for or not
+    CANCEL_REJECT = codes.CANCEL_REJECT
+    REJECT = codes.REJECT
+    EXPIRE = codes.EXPIRE
 
 
 TERMINAL = frozenset(

@@ -16,6 +16,18 @@ import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
+from tickrt.compile.codes import (
+    CONTRACT,
+    INSTRUMENT_COLUMNS,
+    INVERSE,
+    LOT,
+    MAKER_FEE,
+    TAKER_FEE,
+    TICK,
+)
 from tickrt.errors import ConfigError
 
 __all__ = ["KNOWN", "Instrument"]
@@ -70,6 +82,14 @@ class Instrument:
     def inverse(self) -> bool:
         """True where the contract pays in coin."""
         return self.contract == "inverse"
+
+    def row(self) -> NDArray[np.float64]:
+        """float64[8]: the instrument as kernels know it; columns: `codes.TICK` … `TAKER_FEE`."""
+        row = np.zeros(INSTRUMENT_COLUMNS)
+        row[TICK], row[LOT] = self.tick_size, self.lot_size
+        row[INVERSE], row[CONTRACT] = float(self.inverse), self.contract_size
+        row[MAKER_FEE], row[TAKER_FEE] = self.maker_fee, self.taker_fee
+        return row
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as a plain dict, ready for JSON."""

@@ -25,9 +25,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from tickrt.intrinsics import leading_zeros
-from tickrt.jit import inline_kernel, inner, kernel
-from tickrt.market.types import CLEAR, DEPTH, KIND_MASK, SNAPSHOT
+from tickrt.compile.codes import (
+    BOOK_BAD_EVENT,
+    BOOK_CROSSED,
+    BOOK_FAR_FULL,
+    CLEAR,
+    DEPTH,
+    KIND_MASK,
+    OK,
+    SNAPSHOT,
+)
+from tickrt.compile.intrinsics import leading_zeros
+from tickrt.compile.jit import inline_kernel, kernel, kernel_internal
 
 # Columns of `head`. ANCHOR_* are keys; BEST_* are ticks. Pairs are adjacent: `NAME_BID + side`.
 ANCHOR_BID, ANCHOR_ASK, BEST_BID, BEST_ASK, LEVELS_BID, LEVELS_ASK, FAR_BID, FAR_ASK = range(8)
@@ -36,18 +45,13 @@ HEAD = 16
 NO_BID = -(1 << 62)
 NO_ASK = 1 << 62
 
-OK = 0
-BOOK_CROSSED = -1
-BOOK_FAR_FULL = -2
-BOOK_BAD_EVENT = -3
-
 _TICK_LIMIT = 4503599627370496.0  # 2^52: up to here a float64 price in ticks is exact
 _ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
 _ONE = np.uint64(1)
 _NONE = np.uint64(0)
 
 
-@inner
+@kernel_internal
 def _below(book, s, side, index):
     """The highest occupied ladder index <= `index`; -1 where there is none."""
     if index < 0:
@@ -70,7 +74,7 @@ def _below(book, s, side, index):
     return (w << 6) + 63 - leading_zeros(book.bits[s, side, w])
 
 
-@inner
+@kernel_internal
 def _mark(book, s, side, index):
     """Note that ladder level `index` is occupied."""
     w = index >> 6
@@ -78,7 +82,7 @@ def _mark(book, s, side, index):
     book.summary[s, side, w >> 6] |= _ONE << np.uint64(w & 63)
 
 
-@inner
+@kernel_internal
 def _unmark(book, s, side, index):
     """Note that ladder level `index` is empty."""
     w = index >> 6
@@ -88,14 +92,14 @@ def _unmark(book, s, side, index):
         book.summary[s, side, w >> 6] &= ~(_ONE << np.uint64(w & 63))
 
 
-@inner
+@kernel_internal
 def _far_home(tick, mask):
     """The far slot where `tick` would like to be; 63-bit arithmetic, so it cannot overflow."""
     folded = (tick ^ (tick >> 31)) & 0x7FFFFFFF
     return ((folded * 2654435769) >> 16) & mask
 
 
-@inner
+@kernel_internal
 def _far_find(book, s, side, tick):
     """The far slot that holds `tick`, or the empty one where it belongs."""
     mask = book.far_tick.shape[2] - 1
@@ -105,7 +109,7 @@ def _far_find(book, s, side, tick):
     return slot
 
 
-@inner
+@kernel_internal
 def _far_set(book, s, side, tick, qty):
     """Write a level into the far table, or take it out (`qty` 0); -> False where it is full."""
     slot = _far_find(book, s, side, tick)
@@ -123,7 +127,7 @@ def _far_set(book, s, side, tick, qty):
     return True
 
 
-@inner
+@kernel_internal
 def _far_remove(book, s, side, slot):
     """Empty `slot` and close the gap: pull back each follower that may lie nearer to its home."""
     mask = book.far_tick.shape[2] - 1
@@ -140,7 +144,7 @@ def _far_remove(book, s, side, slot):
     book.head[s, FAR_BID + side] -= 1
 
 
-@inner
+@kernel_internal
 def _far_best(book, s, side):
     """The best key in the far table; `NO_BID` where it is empty."""
     sign = 1 - 2 * side
@@ -151,7 +155,7 @@ def _far_best(book, s, side):
     return top
 
 
-@inner
+@kernel_internal
 def _evict(book, s, side, w):
     """Move the levels of word `w` of the ladder into the far table, which has room for them."""
     sign = 1 - 2 * side
@@ -166,7 +170,7 @@ def _evict(book, s, side, w):
         book.head[s, LEVELS_BID + side] -= 1
 
 
-@inner
+@kernel_internal
 def _shift(book, s, side, words):
     """Move every level of the ladder down by `words` words (up where negative)."""
     n_words = book.bits.shape[2]
@@ -191,7 +195,7 @@ def _shift(book, s, side, words):
         book.summary[s, side, u] = word
 
 
-@inner
+@kernel_internal
 def _pull(book, s, side):
     """Move the levels of the far table that lie in the ladder's range into the ladder."""
     sign = 1 - 2 * side
@@ -209,7 +213,7 @@ def _pull(book, s, side):
             slot += 1
 
 
-@inner
+@kernel_internal
 def _anchor(book, s, side, key):
     """Move the ladder so that `key` lies at 3/4 of it; -> False, unchanged: far table full."""
     size = book.qty.shape[2]
@@ -232,7 +236,7 @@ def _anchor(book, s, side, key):
     return True
 
 
-@inner
+@kernel_internal
 def _sink(book, s, side, index):
     """The best level is gone and the next, `index` or -1 for none, lies low: move the ladder."""
     sign = 1 - 2 * side
@@ -248,7 +252,7 @@ def _sink(book, s, side, index):
         _anchor(book, s, side, key)  # downwards or of an empty ladder: cannot fail
 
 
-@inner
+@kernel_internal
 def _erase(book, s, side, index):
     """Take the level at ladder `index`, which is occupied, out of the book."""
     book.qty[s, side, index] = 0.0
@@ -263,7 +267,7 @@ def _erase(book, s, side, index):
             book.head[s, BEST_BID + side] += (1 - 2 * side) * (next_index - index)
 
 
-@inner
+@kernel_internal
 def _set_outside(book, s, side, tick, qty):
     """A level outside the ladder: a far one, or a new best that the ladder must follow."""
     sign = 1 - 2 * side
@@ -281,7 +285,7 @@ def _set_outside(book, s, side, tick, qty):
     return OK
 
 
-@inner
+@kernel_internal
 def _clear_side(book, s, side):
     """Drop every level of a side."""
     for w in range(book.bits.shape[2]):
@@ -298,7 +302,7 @@ def _clear_side(book, s, side):
     book.head[s, BEST_BID + side] = (1 - 2 * side) * NO_BID
 
 
-@inner
+@kernel_internal
 def _clear(book, s, ev, px):
     """CLEAR: a side's levels from the best to `px`; all of them where px is 0, NaN or infinite;
     both sides where the event names none."""
@@ -395,7 +399,7 @@ def best(book, s):
     return bid, bid_qty, ask, ask_qty
 
 
-@inner
+@kernel_internal
 def _top_far(book, s, side, n, count, ticks, qtys):
     """Fill up the outputs from `count` to `n` with the best levels of the far table, sorted."""
     sign = 1 - 2 * side

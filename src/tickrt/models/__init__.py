@@ -2,7 +2,7 @@
 
 `find_model("seed_lstm")` or `find_model("my.onnx")` gives the paths of an ONNX model, its feature
 spec and its model card; `list_models()` the names of the shipped ones. `train.py` made them; run it
-with ``python -m tickrt.models.train`` (extra ``[train]``).
+with ``python -m tickrt.training.train`` (extra ``[train]``).
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from functools import lru_cache
 
-from tickrt.jit import JIT
+from tickrt.compile.jit import JIT
 from tickrt.observe.histogram import new_histograms, percentiles
 from tickrt.observe.kernels import measure_floor, read_clock
 

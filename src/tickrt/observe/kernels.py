@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from tickrt.intrinsics import clock, leading_zeros
-from tickrt.jit import kernel
+from tickrt.compile.intrinsics import clock, leading_zeros
+from tickrt.compile.jit import kernel
 
 SUB_BITS = 5
 SUB = 1 << SUB_BITS

@@ -3,5 +3,5 @@
 - `session.Session`: files in, report out.
 - `loop_kernels.loop`: the hot loop, on one screen; `step_kernels`: one batch through it.
 - `handle`: what the loop sees of an engine; `onnxruntime`, `null`: the backends.
-- `parts.build_parts`: from a configuration to streams, engines and strategies, wired up.
+- `parts.assemble`: from a configuration to streams, engines and strategies, wired up.
 """

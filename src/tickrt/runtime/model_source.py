@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tickrt.config import SessionConfig, StrategySettings
-from tickrt.engines.onnx_check import ModelInfo, read_model
-from tickrt.engines.split_plan import SplitPlan
+from tickrt.engines.graph.check import LoopModel, read_model
+from tickrt.engines.split.plan import SplitPlan
 from tickrt.models import find_model
 
 __all__ = ["Source", "load_source"]
@@ -29,7 +29,7 @@ class Source:
         plan: a bundle's split; None where it is whole.
     """
 
-    model: ModelInfo
+    model: LoopModel
     identity: str
     spec: Path | None = None
     built: bool = False
@@ -46,9 +46,9 @@ def load_source(settings: StrategySettings, config: SessionConfig) -> Source:
         files = find_model(settings.model)
         model = read_model(files.onnx)
         return Source(model, model.sha256, files.spec)
-    from tickrt.engines.bundle_plan import runnable
-    from tickrt.engines.compat import load_bundle
-    from tickrt.engines.crypto import load_aes_key, load_public_key
+    from tickrt.engines.build.runnable import runnable
+    from tickrt.engines.bundle.compat import load_bundle
+    from tickrt.engines.bundle.crypto import load_aes_key, load_public_key
 
     trust = [load_public_key(source) for source in config.trust]
     key = load_aes_key(config.bundle_key) if config.bundle_key else None

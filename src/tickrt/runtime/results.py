@@ -14,25 +14,33 @@ from numpy.typing import NDArray
 from tickrt.errors import Code
 from tickrt.market.instrument import Instrument
 from tickrt.observe.histogram import cdf, percentiles
-from tickrt.observe.report import thin
-from tickrt.runtime.parts import Parts
-from tickrt.runtime.split_engine import SplitEngine
-from tickrt.runtime.state import COUNTERS, STAGES
-from tickrt.strategy.risk import RiskReason
+from tickrt.risk.limits import RiskReason
+from tickrt.runtime.assembly import Assembly
+from tickrt.runtime.backends.onnxruntime.split import SplitEngine
+from tickrt.runtime.loop.state import COUNTERS, STAGES
 from tickrt.strategy.state import Mode
 
-__all__ = ["counter", "fill_list", "loop_report", "series"]
+__all__ = ["counter", "fill_list", "loop_report", "series", "thin"]
 
 _SHOWN = ("events", "batches", "rows", "signals", "intents", "orders", "cancels", "fills")
 
+SERIES_POINTS = 2000
 
-def counter(parts: Parts, name: str) -> int:
+
+def thin(count: int, limit: int = SERIES_POINTS) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """At most `limit` indices, evenly spread over ``0 … count-1``, first and last included."""
+    if count <= limit:
+        return np.arange(count, dtype=np.int64)
+    return np.unique(np.linspace(0, count - 1, limit).round().astype(np.int64))
+
+
+def counter(assembly: Assembly, name: str) -> int:
     """A counter of the loop by its name (`state.COUNTERS`)."""
-    return int(parts.loop.counters[COUNTERS.index(name)])
+    return int(assembly.loop.counters[COUNTERS.index(name)])
 
 
-def _rejects(parts: Parts) -> dict[str, int]:
-    totals = parts.loop.risk.rejects.sum(axis=0)
+def _rejects(assembly: Assembly) -> dict[str, int]:
+    totals = assembly.loop.risk.rejects.sum(axis=0)
     return {
         reason.name.lower(): int(totals[reason])
         for reason in RiskReason
@@ -40,19 +48,19 @@ def _rejects(parts: Parts) -> dict[str, int]:
     }
 
 
-def series(parts: Parts, markets: Sequence[Instrument]) -> list[dict[str, Any]]:
+def series(assembly: Assembly, markets: Sequence[Instrument]) -> list[dict[str, Any]]:
     """Per strategy: time, mid, signal, position, equity, thinned for a chart."""
-    decisions = parts.loop.tape.decisions[: counter(parts, "decisions")]
+    decisions = assembly.loop.tape.decisions[: counter(assembly, "decisions")]
     result = []
-    for p, seat in enumerate(parts.seats):
+    for p, slot in enumerate(assembly.slots):
         mine = decisions[decisions["strategy"] == p]
         mine = mine[thin(len(mine))]
-        tick = markets[seat.symbol].tick_size
+        tick = markets[slot.symbol].tick_size
         result.append(
             {
-                "symbol": markets[seat.symbol].symbol,
-                "strategy": seat.name,
-                "currency": "coin" if markets[seat.symbol].contract == "inverse" else "quote",
+                "symbol": markets[slot.symbol].symbol,
+                "strategy": slot.name,
+                "currency": "coin" if markets[slot.symbol].contract == "inverse" else "quote",
                 "t_ns": mine["ts_ns"].tolist(),
                 "mid": (0.5 * tick * mine["mid2_tick"]).tolist(),
                 "p_up": mine["p_up"].tolist(),
@@ -65,18 +73,18 @@ def series(parts: Parts, markets: Sequence[Instrument]) -> list[dict[str, Any]]:
 
 
 def fill_list(
-    fills: NDArray[np.void], parts: Parts, markets: Sequence[Instrument]
+    fills: NDArray[np.void], assembly: Assembly, markets: Sequence[Instrument]
 ) -> list[dict[str, Any]]:
     """`FILL_DTYPE` records as the report lists them."""
     rows = []
     for fill in fills:
-        seat = parts.seats[int(fill["strategy"])]
-        market = markets[seat.symbol]
+        slot = assembly.slots[int(fill["strategy"])]
+        market = markets[slot.symbol]
         rows.append(
             {
                 "t_ns": int(fill["ts_ns"]),
                 "symbol": market.symbol,
-                "strategy": seat.name,
+                "strategy": slot.name,
                 "side": int(fill["side"]),
                 "px": int(fill["px_tick"]) * market.tick_size,
                 "qty": int(fill["qty_lots"]) * market.lot_size,
@@ -87,53 +95,55 @@ def fill_list(
     return rows
 
 
-def _notes(parts: Parts) -> list[str]:
+def _notes(assembly: Assembly) -> list[str]:
     notes = []
-    lost = counter(parts, "lost")
+    lost = counter(assembly, "lost")
     if lost:
         notes.append(f"the tape was full: {lost} records are missing here; no order was lost")
-    for e, engine in enumerate(parts.engines):
-        code = int(parts.loop.engines.code[e])
+    for e, engine in enumerate(assembly.engines):
+        code = int(assembly.loop.engines.code[e])
         if code < 0:
             text = engine.error()
             notes.append(f"engine {e} last said {Code(code).name}{': ' + text if text else ''}")
-    halted = [seat.name for p, seat in enumerate(parts.seats) if parts.loop.risk.halted[p]]
+    halted = [slot.name for p, slot in enumerate(assembly.slots) if assembly.loop.risk.halted[p]]
     if halted:
         notes.append(f"halted until a person re-arms: {', '.join(halted)}")
     return notes
 
 
-def loop_report(parts: Parts, markets: Sequence[Instrument], ticks_per_ns: float) -> dict[str, Any]:
+def loop_report(
+    assembly: Assembly, markets: Sequence[Instrument], ticks_per_ns: float
+) -> dict[str, Any]:
     """All that the loop wrote down, as the report's keys."""
-    loop, first = parts.loop, parts.seats[0]
+    loop, first = assembly.loop, assembly.slots[0]
     stages = [(i, stage) for i, stage in enumerate(STAGES) if loop.hist.stats[i, 0]]
-    fills = loop.tape.fills[: min(counter(parts, "fills"), len(loop.tape.fills))]
+    fills = loop.tape.fills[: min(counter(assembly, "fills"), len(loop.tape.fills))]
     return {
-        **{name: counter(parts, name) for name in _SHOWN},
-        "risk_rejects": _rejects(parts),
-        "faults": counter(parts, "faults"),
-        "waited": counter(parts, "waited"),
-        "fallback_decisions": counter(parts, "fallbacks"),
+        **{name: counter(assembly, name) for name in _SHOWN},
+        "risk_rejects": _rejects(assembly),
+        "faults": counter(assembly, "faults"),
+        "waited": counter(assembly, "waited"),
+        "fallback_decisions": counter(assembly, "fallbacks"),
         "modes": {
             s.name: Mode(int(loop.strategies.mode[p])).name.lower()
-            for p, s in enumerate(parts.seats)
+            for p, s in enumerate(assembly.slots)
         },
         "latency_us": {
             stage: percentiles(loop.hist, i, ticks_per_ns) for i, stage in enumerate(STAGES)
         },
         "latency_cdf": {stage: cdf(loop.hist, i, ticks_per_ns) for i, stage in stages},
-        "engine": parts.engines[0].describe(),
-        "engines": [engine.describe() for engine in parts.engines],
+        "engine": assembly.engines[0].describe(),
+        "engines": [engine.describe() for engine in assembly.engines],
         "graphs": {
             str(engine.describe()["model"]): engine.drawing
-            for engine in parts.engines
+            for engine in assembly.engines
             if isinstance(engine, SplitEngine) and engine.drawing
         },
         "feature_hash": first.spec.hash,
         "spec": first.spec.name,
         "symbols": [market.symbol for market in markets],
-        "strategies": [seat.name for seat in parts.seats],
-        "series": series(parts, markets),
-        "fill_list": fill_list(fills, parts, markets),
-        "notes": _notes(parts),
+        "strategies": [slot.name for slot in assembly.slots],
+        "series": series(assembly, markets),
+        "fill_list": fill_list(fills, assembly, markets),
+        "notes": _notes(assembly),
     }

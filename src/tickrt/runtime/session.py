@@ -20,20 +20,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tickrt import __version__
+from tickrt.compile.jit import JIT
 from tickrt.config import SessionConfig
 from tickrt.errors import ConfigError, raise_code
-from tickrt.feeds.ring import FeedView, array_view
-from tickrt.jit import JIT
+from tickrt.market.event_file import EventFile, instruments_of, load_events, merge_events
 from tickrt.market.instrument import Instrument
-from tickrt.market.io import EventFile, instruments_of, load_events, merge_events
-from tickrt.market.types import EVENT_DTYPE
+from tickrt.memory.records import EVENT_DTYPE
+from tickrt.memory.ring import FeedView, array_view
 from tickrt.observe.clock import floor, ticks_per_ns
 from tickrt.observe.kernels import read_clock
 from tickrt.observe.machine import machine_info
-from tickrt.runtime.loop_kernels import Pace, run
-from tickrt.runtime.parts import Parts, build_parts
+from tickrt.runtime.assembly import Assembly, assemble
+from tickrt.runtime.loop.loop_kernels import Pace, run
+from tickrt.runtime.loop.state import tape_room
 from tickrt.runtime.results import counter, loop_report
-from tickrt.runtime.state import tape_room
 
 __all__ = ["Progress", "Session"]
 
@@ -73,7 +73,7 @@ class Session:
             self.events, self._owner = np.zeros(0, EVENT_DTYPE), None
         room = tape_room(self.events, len(config.strategies)) if feed is None else _RING_TAPE
         records = config.tape_records or room
-        self.parts: Parts = build_parts(config, self.markets, records)
+        self.assembly: Assembly = assemble(config, self.markets, records)
         self._warm()
         self.startup_s = time.perf_counter() - started
 
@@ -81,10 +81,10 @@ class Session:
         """Compile (or load from the cache) by running over an empty feed; touch every page."""
         started = time.perf_counter()
         empty, owner = array_view(np.zeros(0, EVENT_DTYPE))
-        run(empty, self.parts.loop, Pace(0, 0, 0, 0.0))
+        run(empty, self.assembly.loop, Pace(0, 0, 0, 0.0))
         del owner
         self.compile_s = time.perf_counter() - started
-        for tape in self.parts.loop.tape:
+        for tape in self.assembly.loop.tape:
             tape.view(np.uint8).fill(0)
 
     def _pace(self) -> Pace:
@@ -105,7 +105,7 @@ class Session:
         Raises:
             TickrtError: what stopped the loop, with the file and the event.
         """
-        loop = self.parts.loop
+        loop = self.assembly.loop
         result: list[int] = []
         wall: list[float] = []
         failed: list[BaseException] = []
@@ -129,7 +129,7 @@ class Session:
             try:
                 thread.join(_POLL_S)
                 if progress is not None:
-                    progress(counter(self.parts, "cursor"), total)
+                    progress(counter(self.assembly, "cursor"), total)
             except KeyboardInterrupt:
                 loop.stop[1], interrupted = 1, True
         if failed and isinstance(failed[0], OSError):
@@ -144,10 +144,10 @@ class Session:
 
     def _where(self) -> str:
         names = ", ".join(str(path) for path in self.config.data)
-        return f"{names}: event {counter(self.parts, 'error_event')}"
+        return f"{names}: event {counter(self.assembly, 'error_event')}"
 
     def _report(self, wall_s: float, interrupted: bool) -> dict[str, Any]:
-        report = loop_report(self.parts, self.markets, ticks_per_ns())
+        report = loop_report(self.assembly, self.markets, ticks_per_ns())
         if interrupted:
             report["notes"].append("interrupted: this covers what was done until then")
         if not JIT:
@@ -170,11 +170,11 @@ class Session:
 
     def intents(self) -> NDArray[np.void]:
         """Every intent so far, in order: `INTENT_DTYPE`."""
-        return self.parts.loop.tape.intents[: counter(self.parts, "logged")]
+        return self.assembly.loop.tape.intents[: counter(self.assembly, "logged")]
 
     def close(self) -> None:
         """Release the engines."""
-        self.parts.close()
+        self.assembly.close()
 
     def __enter__(self) -> Session:
         return self

@@ -12,14 +12,22 @@ next.
 
 import math
 
-from tickrt.jit import inner, kernel
+from tickrt.compile.codes import (
+    CANCEL,
+    CONTRACT,
+    GTX,
+    INVERSE,
+    IOC,
+    LOT,
+    MODE_HALTED,
+    NEW,
+    PENDING_CANCEL,
+    PENDING_NEW,
+    POLICY_TAKER,
+)
+from tickrt.compile.jit import kernel, kernel_internal
 from tickrt.market.kernels import NO_ASK, NO_BID, best
-from tickrt.market.messages import CANCEL, CONTRACT, GTX, INVERSE, IOC, LOT, MAX_INTENTS, NEW
-
-# strategy.state.Mode and Policy, execution.state_machine.OrderState (a test holds them equal).
-HALTED = 3
-TAKER = 0
-PENDING_NEW, PENDING_CANCEL = 1, 3
+from tickrt.memory.records import MAX_INTENTS
 
 # Parameter numbers: the order of the fields of TakerParams, MakerParams, FallbackParams.
 T_ENTER, T_EXIT, T_QTY, T_MAX, T_COOLDOWN, T_SPREAD, T_THROUGH = 0, 1, 2, 3, 4, 5, 6
@@ -65,7 +73,7 @@ def fallback_signal(st, p, book, s):
     return max(-signal, 0.0), 1.0 - abs(signal), max(signal, 0.0)
 
 
-@inner
+@kernel_internal
 def write_intent(
     st, p, out, n, kind, order_id, side, px_tick, qty_lots, tif, signal, seq, ts_ns, mid2
 ):
@@ -89,7 +97,7 @@ def write_intent(
     return n + 1
 
 
-@inner
+@kernel_internal
 def write_cancel(st, p, orders, c, out, n, signal, seq, ts_ns, mid2):
     """A cancel of the order in slot `c`."""
     return write_intent(
@@ -98,7 +106,7 @@ def write_cancel(st, p, orders, c, out, n, signal, seq, ts_ns, mid2):
     )  # fmt: skip
 
 
-@inner
+@kernel_internal
 def cancel_all(st, p, orders, signal, seq, ts_ns, mid2, out):
     """Cancels for every live order that has none under way, as many as fit."""
     n = 0
@@ -111,7 +119,7 @@ def cancel_all(st, p, orders, signal, seq, ts_ns, mid2, out):
     return n
 
 
-@inner
+@kernel_internal
 def taker_lots(st, p, signal, spread):
     """Signed lots that the taker wants to trade now."""
     params = st.params[p]
@@ -130,7 +138,7 @@ def taker_lots(st, p, signal, spread):
     return 0
 
 
-@inner
+@kernel_internal
 def take(st, p, orders, signal, seq, ts_ns, bid, ask, out):
     """The taker: one IOC order at the touch, or none."""
     params = st.params[p]
@@ -149,7 +157,7 @@ def take(st, p, orders, signal, seq, ts_ns, bid, ask, out):
     )
 
 
-@inner
+@kernel_internal
 def quote_side(st, p, orders, side, px, signal, seq, ts_ns, mid2, out, n):
     """Keep, pull or replace the quote of one side so that it stands near `px`."""
     params = st.params[p]
@@ -180,7 +188,7 @@ def quote_side(st, p, orders, side, px, signal, seq, ts_ns, mid2, out, n):
     return write_intent(st, p, out, n, NEW, order_id, side, px, lots, GTX, signal, seq, ts_ns, mid2)
 
 
-@inner
+@kernel_internal
 def make(st, p, orders, signal, seq, ts_ns, bid, ask, out):
     """The maker: a post-only quote a side around the skewed price."""
     params = st.params[p]
@@ -199,8 +207,8 @@ def decide(st, p, book, s, orders, p_down, p_flat, p_up, seq, ts_ns, out):
     bid, _, ask, _ = best(book, s)
     if bid == NO_BID or ask == NO_ASK or ask <= bid:
         return cancel_all(st, p, orders, signal, seq, ts_ns, 0, out)
-    if st.mode[p] == HALTED or not math.isfinite(signal + float(p_flat)):
+    if st.mode[p] == MODE_HALTED or not math.isfinite(signal + float(p_flat)):
         return cancel_all(st, p, orders, signal, seq, ts_ns, bid + ask, out)
-    if st.policy[p] == TAKER:
+    if st.policy[p] == POLICY_TAKER:
         return take(st, p, orders, signal, seq, ts_ns, bid, ask, out)
     return make(st, p, orders, signal, seq, ts_ns, bid, ask, out)

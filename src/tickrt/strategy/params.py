@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from tickrt.compile.codes import POLICY_MAKER, POLICY_TAKER
 from tickrt.errors import ConfigError
 
 __all__ = ["PARAMS_WIDTH", "FallbackParams", "MakerParams", "Params", "TakerParams"]
@@ -72,7 +73,7 @@ class TakerParams:
         through_ticks: how far beyond the touch the limit price is.
     """
 
-    policy: ClassVar[int] = 0
+    policy: ClassVar[int] = POLICY_TAKER
 
     enter_threshold: float = 0.6
     exit_threshold: float = 0.2
@@ -113,7 +114,7 @@ class MakerParams:
         min_rest_ns: a quote is not replaced earlier than this after it was sent.
     """
 
-    policy: ClassVar[int] = 1
+    policy: ClassVar[int] = POLICY_MAKER
 
     qty_lots: int = 1
     max_position_lots: int = 10

@@ -1,8 +1,7 @@
 """What the strategies of a session know: policy, parameters, mode, account.
 
 `new_strategies([StrategyConfig…])` makes the arrays that the kernels of `strategy` and `execution`
-read and write; the leading axis is the strategy. `INTENT_DTYPE` and the words for its fields live
-in `market.messages` and are offered here as well.
+read and write; the leading axis is the strategy.
 
 Invariant: order ids of strategy p are p · 2^40 + 1, + 2, … and never used twice, so an id names its
 strategy. Account: cash and fees are in the quote currency (linear contracts) or in the coin
@@ -19,29 +18,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from tickrt.compile import codes
+from tickrt.compile.codes import INSTRUMENT_COLUMNS
 from tickrt.errors import ConfigError
-from tickrt.market.messages import (
-    CANCEL,
-    GTC,
-    GTX,
-    INSTRUMENT_COLUMNS,
-    INTENT_DTYPE,
-    IOC,
-    MAX_INTENTS,
-    NEW,
-    InstrumentLike,
-    instrument_row,
-)
+from tickrt.market.instrument import Instrument
+from tickrt.memory.records import INTENT_DTYPE, MAX_INTENTS
 from tickrt.strategy.params import PARAMS_WIDTH, FallbackParams, Params, TakerParams
 
 __all__ = [
-    "CANCEL",
-    "GTC",
-    "GTX",
-    "INTENT_DTYPE",
-    "IOC",
-    "MAX_INTENTS",
-    "NEW",
     "ORDER_ID_SHIFT",
     "Mode",
     "Policy",
@@ -57,17 +41,17 @@ ORDER_ID_SHIFT = 40  # an order id >> this is its strategy
 class Mode(IntEnum):
     """What a strategy trades on."""
 
-    LIVE = 0  # the model's signal
-    FALLBACK = 1  # the rule-based signal
-    SHADOW = 2  # the model's signal, but its intents are not sent
-    HALTED = 3  # only cancels, until a person re-arms it
+    LIVE = codes.MODE_LIVE  # the model's signal
+    FALLBACK = codes.MODE_FALLBACK  # the rule-based signal
+    SHADOW = codes.MODE_SHADOW  # the model's signal, but its intents are not sent
+    HALTED = codes.MODE_HALTED  # only cancels, until a person re-arms it
 
 
 class Policy(IntEnum):
     """The policies that `decide` knows."""
 
-    TAKER = 0
-    MAKER = 1
+    TAKER = codes.POLICY_TAKER
+    MAKER = codes.POLICY_MAKER
 
 
 class Strategies(NamedTuple):
@@ -86,7 +70,7 @@ class Strategies(NamedTuple):
     fills: NDArray[np.int64]  # [P] executions so far
     last_ns: NDArray[np.int64]  # [P] when it last decided to send an order
     next_id: NDArray[np.int64]  # [P] the next order's id
-    instrument: NDArray[np.float64]  # [P, 8] market.messages.INSTRUMENT_COLUMNS
+    instrument: NDArray[np.float64]  # [P, 8] Instrument.row()
 
 
 @dataclass(frozen=True)
@@ -102,7 +86,7 @@ class StrategyConfig:
         mode: the mode it starts in.
     """
 
-    instrument: InstrumentLike
+    instrument: Instrument
     symbol: int = 0
     engine: int = 0
     params: Params = field(default_factory=TakerParams)
@@ -130,10 +114,10 @@ def new_strategies(configs: Sequence[StrategyConfig]) -> Strategies:
         return np.array(values, np.int64)
 
     params = np.zeros((count, PARAMS_WIDTH))
-    instrument = np.zeros((count, len(INSTRUMENT_COLUMNS)))
+    instrument = np.zeros((count, INSTRUMENT_COLUMNS))
     for i, config in enumerate(configs):
         params[i] = config.params.row(config.fallback)
-        instrument[i] = instrument_row(config.instrument)
+        instrument[i] = config.instrument.row()
     return Strategies(
         policy=whole([config.params.policy for config in configs]),
         engine=whole([config.engine for config in configs]),

@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from support import market_file, tiny_model, tiny_spec
+from helpers.sessions import market_file, tiny_model, tiny_spec
 from tickrt.cli import main
 from tickrt.errors import ConfigError
+from tickrt.market.event_file import load_events
 from tickrt.market.instrument import KNOWN
-from tickrt.market.io import load_events
+from tickrt.risk.limits import RiskLimits
 from tickrt.strategy.params import MakerParams, TakerParams
-from tickrt.strategy.risk import RiskLimits
 
 COMMANDS = [
     ["demo"],
@@ -248,7 +248,7 @@ def test_bugs_are_not_hidden(tickrt: Tickrt, monkeypatch: pytest.MonkeyPatch) ->
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("tickrt.feeds.info.describe", broken)
+    monkeypatch.setattr("tickrt.feeds.captures.describe.describe", broken)
     with pytest.raises(ZeroDivisionError):
         tickrt("data", "info", "x.npz")
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from support import market_file, tiny_model, tiny_spec
+from helpers.sessions import market_file, tiny_model, tiny_spec
 from tickrt.cli import main
 
 

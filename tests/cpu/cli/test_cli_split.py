@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from tickrt.cli.bench_split import bench_split
 from tickrt.cli.split import split
-from tickrt.models.net import Net
-from tickrt.models.zoo import recurrent
+from tickrt.models.architectures.net import Net
+from tickrt.models.architectures.zoo import recurrent
 
 app = typer.Typer()
 app.command("split")(split)

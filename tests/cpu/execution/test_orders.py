@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from helpers.desk import INVERSE, Desk, desk, intent
+from tickrt.compile.codes import CANCEL
 from tickrt.errors import Code, ConfigError
 from tickrt.execution.kernels import on_report, on_sent, open_exposure
 from tickrt.execution.orders import SLOTS, new_orders
 from tickrt.execution.state_machine import OrderEvent, OrderState
-from tickrt.market.messages import CANCEL
-from trading_desk import INVERSE, Desk, desk, intent
 
 E, S = OrderEvent, OrderState
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tickrt.compile.codes import BUY, CLEAR, DEPTH, SELL, SNAPSHOT, TRADE
 from tickrt.errors import BookError, Code, ConfigError, raise_code
 from tickrt.market import kernels
 from tickrt.market.book import (
@@ -29,7 +30,6 @@ from tickrt.market.book import (
     Book,
     new_book,
 )
-from tickrt.market.types import BUY, CLEAR, DEPTH, SELL, SNAPSHOT, TRADE
 
 
 def put(book: Book, side: int, tick: int, qty: float, s: int = 0) -> int:
@@ -219,7 +219,11 @@ def digest_of_a_session(n: int = 1500) -> str:
 
 def test_without_jit_the_state_is_the_same_to_the_byte() -> None:
     code = "import test_book_kernels as t; print(t.digest_of_a_session())"
-    environment = dict(os.environ, NUMBA_DISABLE_JIT="1", PYTHONPATH=str(Path(__file__).parent))
+    environment = dict(
+        os.environ,
+        NUMBA_DISABLE_JIT="1",
+        PYTHONPATH=os.pathsep.join([str(Path(__file__).parent), os.environ["PYTHONPATH"]]),
+    )
     plain = subprocess.run(
         [sys.executable, "-W", "error", "-c", code],
         env=environment,

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tickrt.features.spec import load_spec
-from tickrt.feeds.convert import convert
+from tickrt.feature.spec import load_spec
+from tickrt.feeds.captures.convert import convert
 from tickrt.models import find_model
-from tickrt.models.dataset import load_session, mirror_of, normalisation, split_by_time
-from tickrt.models.evaluate import metrics, predict
-from tickrt.models.train import normalised
+from tickrt.training.dataset import load_session, mirror_of, normalisation, split_by_time
+from tickrt.training.evaluate import metrics, predict
+from tickrt.training.train import normalised
 
 
 @pytest.mark.data

@@ -12,9 +12,9 @@ import onnxruntime as ort
 import pytest
 
 from tickrt.errors import ModelError
-from tickrt.features.spec import load_spec
+from tickrt.feature.spec import load_spec
 from tickrt.models import find_model, list_models
-from tickrt.models.card import write_card
+from tickrt.training.card import write_card
 
 SHIPPED = ["light_lstm", "seed_lstm"]
 

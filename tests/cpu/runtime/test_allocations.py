@@ -14,13 +14,13 @@ import numba
 import numpy as np
 import pytest
 
-from support import market_file
-from tickrt.feeds.ring import FeedView
-from tickrt.intrinsics import call0
-from tickrt.jit import kernel
-from tickrt.market.types import EVENT_DTYPE
-from tickrt.reference import by_ref
-from tickrt.runtime.loop_kernels import Pace, loop
+from helpers.sessions import market_file
+from tickrt.compile.by_ref import by_ref
+from tickrt.compile.intrinsics import call0
+from tickrt.compile.jit import kernel
+from tickrt.memory.records import EVENT_DTYPE
+from tickrt.memory.ring import FeedView
+from tickrt.runtime.loop.loop_kernels import Pace, loop
 from tickrt.runtime.results import counter
 from tickrt.runtime.session import Session
 
@@ -48,8 +48,7 @@ def careless(n, allocations):
 
 def measure(folder: Path) -> dict[str, int]:
     """Run in a process that has the counter preloaded."""
-    from test_session import config, settings
-
+    from helpers.sessions import config, settings
     from tickrt.strategy.params import MakerParams
 
     count = ctypes.CDLL(None).tickrt_allocations
@@ -60,14 +59,14 @@ def measure(folder: Path) -> dict[str, int]:
     made = config(folder, folder / "m.npz", *strategies, backend="null")
     found = {"careless": int(careless(10, address))}
     with Session(made) as session:
-        x = session.parts.loop
+        x = session.assembly.loop
         empty = FeedView(np.zeros(0, EVENT_DTYPE), session.feed.stamps[:0], *session.feed[2:])
         x.stop[1] = 1
         counted(empty, x, Pace(0, 0, 0, 0.0), address)  # compiles
         x.stop[1] = 0
         found["loop"] = int(counted(session.feed, x, Pace(0, 0, 0, 0.0), address))
         for name in ("batches", "orders", "cancels", "fills"):
-            found[name] = counter(session.parts, name)
+            found[name] = counter(session.assembly, name)
     return found
 
 
@@ -86,7 +85,7 @@ def test_the_loop_does_not_allocate(tmp_path: Path) -> None:
         "from pathlib import Path; from test_allocations import measure\n"
         "print(json.dumps(measure(Path(sys.argv[1]))))"
     )
-    arguments = [sys.executable, "-c", code, str(tmp_path), str(HERE), str(HERE.parents[1])]
+    arguments = [sys.executable, "-c", code, str(tmp_path), str(HERE)]
     environment = {**os.environ, "LD_PRELOAD": str(shim)}
     done = subprocess.run(arguments, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

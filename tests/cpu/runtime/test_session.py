@@ -13,43 +13,27 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from support import BTC, market, market_file, tiny_model, tiny_spec
-from tickrt.config import SessionConfig, StrategySettings, parse_pace
-from tickrt.errors import BookError, Code, ConfigError, EngineError, FeatureMismatch, ModelError
-from tickrt.features.spec import load_spec
-from tickrt.features.streams import window
-from tickrt.feeds.ring import Ring
-from tickrt.market.io import save_events
-from tickrt.market.types import BATCH_END, BUY, DEPTH, EXCH, LOCAL, SELL, TRADE
-from tickrt.runtime.loop_kernels import READ_AHEAD
+from helpers.sessions import BTC, T, config, market, market_file, settings, tiny_model, tiny_spec
+from tickrt.compile.codes import BATCH_END, BUY, DEPTH, EXCH, LOCAL, SELL, TRADE
+from tickrt.config import SessionConfig, parse_pace
+from tickrt.errors import (
+    BookError,
+    Code,
+    ConfigError,
+    EngineError,
+    FeatureMismatchError,
+    ModelError,
+)
+from tickrt.feature.spec import load_spec
+from tickrt.feature.streams import window
+from tickrt.market.event_file import save_events
+from tickrt.memory.ring import Ring
+from tickrt.risk.limits import RiskLimits, halt, rearm
+from tickrt.runtime.loop.loop_kernels import READ_AHEAD
 from tickrt.runtime.results import counter
 from tickrt.runtime.session import Session
 from tickrt.strategy.params import MakerParams, TakerParams
-from tickrt.strategy.risk import RiskLimits, halt, rearm
 from tickrt.strategy.state import Mode
-
-T = 4
-
-
-def settings(folder: Path, **changes: object) -> StrategySettings:
-    """A strategy on the tiny spec and model in `folder`."""
-    spec = tiny_spec(folder, T)
-    model = folder / "tiny.onnx"
-    if not model.exists():
-        tiny_model(spec, model)
-    options = {
-        "model": str(model),
-        "spec": str(spec.path),
-        "policy": TakerParams(enter_threshold=0.05, exit_threshold=0.0),
-    }
-    return StrategySettings(**{**options, **changes})
-
-
-def config(
-    folder: Path, data: Path, *strategies: StrategySettings, **changes: object
-) -> SessionConfig:
-    chosen = strategies or (settings(folder),)
-    return SessionConfig(data=(data,), strategies=chosen, **changes)
 
 
 def test_every_batch_makes_a_row_and_full_windows_make_signals(tmp_path: Path) -> None:
@@ -74,8 +58,8 @@ def test_signals_equal_onnxruntime_in_python(tmp_path: Path) -> None:
     with Session(config(tmp_path, data, split=False)) as session:
         python = onnxruntime.InferenceSession(str(tmp_path / "tiny.onnx"))
         session.run()
-        loop = session.parts.loop
-        last = loop.tape.decisions[counter(session.parts, "decisions") - 1]
+        loop = session.assembly.loop
+        last = loop.tape.decisions[counter(session.assembly, "decisions") - 1]
         (expected,) = python.run(None, {"rows": window(loop.streams, 0)[None]})
     assert spec.window == T
     found = [last["p_down"], last["p_flat"], last["p_up"]]
@@ -86,7 +70,7 @@ def test_no_signal_from_a_window_across_a_clear(tmp_path: Path) -> None:
     data = market_file(tmp_path / "m.npz", 60, clear_at=30)
     with Session(config(tmp_path, data)) as session:
         report = session.run()
-        decisions = session.parts.loop.tape.decisions[: report["signals"]]
+        decisions = session.assembly.loop.tape.decisions[: report["signals"]]
     assert report["signals"] == 60 - 2 * (T - 1)
     assert not set(range(31, 31 + T - 1)) & set(decisions["seq"].tolist())
 
@@ -110,7 +94,7 @@ def digest(folder: Path) -> str:
     made = config(folder, folder / "m.npz", *strategies)
     with Session(made) as session:
         session.run()
-        done = session.parts.loop.tape.decisions[: counter(session.parts, "decisions")]
+        done = session.assembly.loop.tape.decisions[: counter(session.assembly, "decisions")]
         return hashlib.sha256(session.intents().tobytes() + done.tobytes()).hexdigest()
 
 
@@ -122,7 +106,7 @@ def test_plain_python_gives_the_same_bytes(tmp_path: Path) -> None:
         "print(digest(Path(sys.argv[1])))"
     )
     here = Path(__file__).parent
-    arguments = [sys.executable, "-c", code, str(tmp_path), str(here), str(here.parents[1])]
+    arguments = [sys.executable, "-c", code, str(tmp_path), str(here)]
     environment = {**os.environ, "NUMBA_DISABLE_JIT": "1"}
     done = subprocess.run(arguments, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -168,7 +152,7 @@ def test_a_column_that_is_not_finite_is_a_fault_and_starts_the_window_anew(tmp_p
     chosen = settings(tmp_path, model=str(model), spec=str(path))
     with Session(config(tmp_path, data, chosen, healthy_needed=5)) as session:
         report = session.run()
-        done = session.parts.loop.tape.decisions[: counter(session.parts, "decisions")]
+        done = session.assembly.loop.tape.decisions[: counter(session.assembly, "decisions")]
     faults = done[done["code"] < 0]
     assert report["faults"] == len(faults) == 2  # the column's state starts anew with the stream
     assert set(faults["code"].tolist()) == {int(Code.COLUMN_NOT_FINITE)}
@@ -181,7 +165,7 @@ def test_a_column_that_is_not_finite_is_a_fault_and_starts_the_window_anew(tmp_p
 def test_it_returns_to_the_model_after_enough_healthy_results(tmp_path: Path) -> None:
     data = market_file(tmp_path / "m.npz", 100)
     with Session(config(tmp_path, data, healthy_needed=20)) as session:
-        session.parts.loop.strategies.mode[0] = Mode.FALLBACK
+        session.assembly.loop.strategies.mode[0] = Mode.FALLBACK
         report = session.run()
     assert report["fallback_decisions"] == 19
     assert report["modes"] == {"taker": "live"}
@@ -190,9 +174,9 @@ def test_it_returns_to_the_model_after_enough_healthy_results(tmp_path: Path) ->
 def test_late_result_is_a_fault(tmp_path: Path) -> None:
     data = market_file(tmp_path / "m.npz", 50)
     with Session(config(tmp_path, data, backend="null")) as session:
-        table = session.parts.loop.engines.table
+        table = session.assembly.loop.engines.table
         table[0, 0] = table[0, 2]  # submit does what advance does: nothing is ever stamped
-        session.parts.loop.engines.deadline[0] = 1000
+        session.assembly.loop.engines.deadline[0] = 1000
         report = session.run()
     assert report["faults"] == 50 - (T - 1)
     assert "ENGINE_TIMEOUT" in " ".join(report["notes"])
@@ -220,13 +204,13 @@ def test_shadow_decides_but_sends_nothing(tmp_path: Path) -> None:
 def test_halt_stops_new_orders_until_rearmed(tmp_path: Path) -> None:
     data = market_file(tmp_path / "m.npz", 200)
     with Session(config(tmp_path, data)) as session:
-        halt(session.parts.loop.risk, 0)
+        halt(session.assembly.loop.risk, 0)
         report = session.run()
         assert report["orders"] == 0
         assert report["modes"] == {"taker": "halted"}
         assert "re-arms" in " ".join(report["notes"])
-        rearm(session.parts.loop.risk, 0)
-        session.parts.loop.counters[:] = 0
+        rearm(session.assembly.loop.risk, 0)
+        session.assembly.loop.counters[:] = 0
         report = session.run()
         assert report["orders"] > 0
 
@@ -234,10 +218,10 @@ def test_halt_stops_new_orders_until_rearmed(tmp_path: Path) -> None:
 def test_shadow_stays_shadow_when_rearmed(tmp_path: Path) -> None:
     data = market_file(tmp_path / "m.npz", 100)
     with Session(config(tmp_path, data, settings(tmp_path, shadow=True))) as session:
-        halt(session.parts.loop.risk, 0)
+        halt(session.assembly.loop.risk, 0)
         assert session.run()["modes"] == {"taker": "halted"}
-        rearm(session.parts.loop.risk, 0)
-        session.parts.loop.counters[:] = 0
+        rearm(session.assembly.loop.risk, 0)
+        session.assembly.loop.counters[:] = 0
         report = session.run()
     assert report["modes"] == {"taker": "shadow"}
     assert report["orders"] == 0
@@ -249,7 +233,7 @@ def test_loss_halts_a_strategy_that_does_not_trade(tmp_path: Path) -> None:
         tmp_path, policy=TakerParams(enter_threshold=1.0), risk=RiskLimits(max_loss=1.0)
     )
     with Session(config(tmp_path, data, quiet)) as session:
-        loop = session.parts.loop
+        loop = session.assembly.loop
         loop.risk.base[0] = 10.0  # it was armed with 10 more than it has now
         report = session.run()
     assert report["intents"] == 0
@@ -269,10 +253,10 @@ def test_strategies_share_streams_and_engines(tmp_path: Path) -> None:
     made = SessionConfig(data=(first, second), strategies=strategies)
     with Session(made) as session:
         report = session.run()
-        loop = session.parts.loop
+        loop = session.assembly.loop
     assert len(loop.streams.symbol) == 2
-    assert len(session.parts.engines) == 2
-    assert [seat.name for seat in session.parts.seats] == ["a", "b", "c"]
+    assert len(session.assembly.engines) == 2
+    assert [slot.name for slot in session.assembly.slots] == ["a", "b", "c"]
     assert report["rows"] == 200
     assert report["signals"] == 200 - 2 * (T - 1)
     alone = config(tmp_path, first, settings(tmp_path, name="a"))
@@ -285,7 +269,7 @@ def test_strategies_share_streams_and_engines(tmp_path: Path) -> None:
 
 
 def counter_of(loop: object) -> int:
-    from tickrt.runtime.state import COUNTERS
+    from tickrt.runtime.loop.state import COUNTERS
 
     return int(loop.counters[COUNTERS.index("logged")])  # type: ignore[attr-defined]
 
@@ -380,11 +364,11 @@ def test_gateway_that_does_not_read_stops_the_loop(tmp_path: Path) -> None:
     with Session(
         config(tmp_path, data, settings(tmp_path, policy=MakerParams()), paper=False)
     ) as session:
-        outbox = session.parts.loop.outbox
+        outbox = session.assembly.loop.outbox
         outbox.counts[:] = 0
-        full = session.parts.loop._replace(outbox=outbox._replace(intents=outbox.intents[:2]))
-        session.parts.loop.counters[:] = 0
-        object.__setattr__(session.parts, "loop", full)
+        full = session.assembly.loop._replace(outbox=outbox._replace(intents=outbox.intents[:2]))
+        session.assembly.loop.counters[:] = 0
+        object.__setattr__(session.assembly, "loop", full)
         with pytest.raises(EngineError, match="RING_FULL"):
             session.run()
 
@@ -393,9 +377,13 @@ def test_model_and_spec_must_fit(tmp_path: Path) -> None:
     data = market_file(tmp_path / "m.npz", 10)
     spec = tiny_spec(tmp_path, T)
     cases = [
-        ({"width": spec.width + 1}, FeatureMismatch, rf"{spec.width + 1}\].*{spec.width} features"),
-        ({"hash_": "0" * 64}, FeatureMismatch, "trained on feature hash 000.*" + spec.hash),
-        ({"hash_": None}, FeatureMismatch, "no metadata 'tickrt.feature_hash'"),
+        (
+            {"width": spec.width + 1},
+            FeatureMismatchError,
+            rf"{spec.width + 1}\].*{spec.width} features",
+        ),
+        ({"hash_": "0" * 64}, FeatureMismatchError, "trained on feature hash 000.*" + spec.hash),
+        ({"hash_": None}, FeatureMismatchError, "no metadata 'tickrt.feature_hash'"),
         ({"outputs": 2}, ModelError, r"expected \[batch, 3\]"),
         ({"dtype": 10}, ModelError, "has type FLOAT16, expected FLOAT"),
         ({"batch": 2}, ModelError, "fixed batch 2"),

@@ -8,16 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from helpers.desk import INVERSE, LINEAR
+from tickrt.compile import codes
 from tickrt.errors import ConfigError
-from tickrt.execution import kernels as execution
-from tickrt.execution import paper_kernels
-from tickrt.execution.state_machine import OrderEvent, OrderState
-from tickrt.market.messages import FILL_DTYPE, INSTRUMENT_COLUMNS, INTENT_DTYPE
-from tickrt.strategy import kernels, risk_kernels
+from tickrt.memory.records import FILL_DTYPE, INTENT_DTYPE
+from tickrt.risk import kernels as risk_kernels
+from tickrt.risk.limits import RiskLimits
+from tickrt.strategy import kernels
 from tickrt.strategy.params import FALLBACK_AT, FallbackParams, MakerParams, TakerParams
-from tickrt.strategy.risk import RiskLimits, RiskReason
-from tickrt.strategy.state import Mode, Policy, StrategyConfig, new_strategies
-from trading_desk import INVERSE, LINEAR
+from tickrt.strategy.state import StrategyConfig, new_strategies
 
 
 @pytest.mark.parametrize(
@@ -59,23 +58,9 @@ def test_kernels_number_the_fields_as_they_are_declared(kind: Any, prefix: str) 
     assert kernels.F_IMBALANCE == FALLBACK_AT
 
 
-def test_kernels_number_limits_and_reasons_as_they_are_declared() -> None:
+def test_kernels_number_limits_as_they_are_declared() -> None:
     limits = [value for name, value in vars(risk_kernels).items() if name.startswith("L_")]
     assert sorted(limits) == list(range(len(fields(RiskLimits)) - 1))
-    for reason in RiskReason:
-        assert getattr(risk_kernels, reason.name) == reason
-
-
-def test_kernels_use_the_words_of_the_enums() -> None:
-    assert kernels.HALTED == risk_kernels.MODE_HALTED == Mode.HALTED
-    assert kernels.TAKER == Policy.TAKER == TakerParams.policy
-    assert MakerParams.policy == Policy.MAKER
-    for module in (kernels, execution, paper_kernels):
-        for state in OrderState:
-            assert getattr(module, state.name, state) == state
-    for module in (execution, paper_kernels):
-        for event in OrderEvent:
-            assert getattr(module, event.name, event) == event
 
 
 def test_records_have_no_hidden_bytes() -> None:
@@ -89,10 +74,9 @@ def test_new_strategies_know_their_instrument_and_own_ids() -> None:
     assert list(st.next_id) == [1, (1 << 40) + 1]
     assert list(st.symbol) == [0, 1]
     assert list(st.engine) == [0, 2]
-    named = dict(zip(INSTRUMENT_COLUMNS, st.instrument[1], strict=True))
-    assert named["tick_size"] == 0.1
-    assert named["inverse"] == 1.0
-    assert named["contract_size"] == 100.0
+    assert st.instrument[1, codes.TICK] == 0.1
+    assert st.instrument[1, codes.INVERSE] == 1.0
+    assert st.instrument[1, codes.CONTRACT] == 100.0
     assert np.all(st.position == 0)
 
 

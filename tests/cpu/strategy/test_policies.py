@@ -7,14 +7,14 @@ import math
 import numpy as np
 import pytest
 
+from helpers.desk import INVERSE, Desk, desk
+from tickrt.compile.codes import BUY, CANCEL, GTX, IOC, NEW, SELL
 from tickrt.execution.kernels import on_report
 from tickrt.execution.state_machine import OrderEvent
-from tickrt.market.messages import CANCEL, GTX, IOC, MAX_INTENTS, NEW
-from tickrt.market.types import BUY, SELL
+from tickrt.memory.records import MAX_INTENTS
 from tickrt.strategy.kernels import decide, equity, fallback_signal
 from tickrt.strategy.params import FallbackParams, MakerParams, TakerParams
 from tickrt.strategy.state import Mode
-from trading_desk import INVERSE, Desk, desk
 
 TAKER = TakerParams(enter_threshold=0.5, exit_threshold=0.2, qty_lots=2, max_position_lots=5)
 MAKER = MakerParams(

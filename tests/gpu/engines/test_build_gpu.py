@@ -12,11 +12,11 @@ import numpy as np
 import onnx
 import pytest
 
-from engine_zoo import ZOO, F, T
-from tickrt.engines.build import BuildRequest, build, write_built
-from tickrt.engines.gpu import Device, gpus
-from tickrt.engines.inspect import verify
-from tickrt.engines.tensorrt import RTX_TARGETS, find_library, plan_validity
+from helpers.engine_zoo import ZOO, F, T
+from tickrt.engines.build.build import BuildRequest, build, write_built
+from tickrt.engines.build.inspect import verify
+from tickrt.engines.tensorrt.builder import RTX_TARGETS, find_library, plan_validity
+from tickrt.engines.tensorrt.gpu import Device, gpus
 from tickrt.errors import BuildError, EngineError
 
 pytestmark = pytest.mark.gpu

@@ -10,8 +10,8 @@ positions depend on the newest row; rules in `rules/`) → `emit` (writes the gr
 
 from tickrt.engines.split.build import Operator, OutputCost, SplitResult, State, split, write
 from tickrt.engines.split.check import Parity, Timing, measure, verify
+from tickrt.engines.split.dependence import Reason
 from tickrt.engines.split.draw import draw
-from tickrt.engines.split.flow import Reason
 
 __all__ = [
     "Operator",

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from tickrt.engines.split.emit import Emitter
+from tickrt.engines.split.dependence import Analysis
 from tickrt.engines.split.finish import Port, finish
-from tickrt.engines.split.flow import Analysis
 from tickrt.engines.split.graph import Array, Node
+from tickrt.engines.split.graph_builder import GraphBuilder
 from tickrt.engines.split.rules.recurrent import Recurrent
 from tickrt.errors import SplitError
 
@@ -37,13 +37,15 @@ class Bank:
     start: Array
 
 
-def build_carry(a: Analysis, step: Emitter, row: Port, states: list[Port]) -> onnx.ModelProto:
+def build_carry(a: Analysis, step: GraphBuilder, row: Port, states: list[Port]) -> onnx.ModelProto:
     """(states, newest row) → states after it, ``NAME_next``, for a stateful model.
 
     Raises:
         SplitError: a state has no successor that the states hold.
     """
-    out = Emitter(a, known=False, held=dict(step.held), carried=step.carried, frozen_states=True)
+    out = GraphBuilder(
+        a, known=False, held=dict(step.held), carried=step.carried, frozen_states=True
+    )
     answers: dict[str, str] = {}
     for held in step.held.values():
         if a.flow(held.tensor).axis is None:
@@ -60,7 +62,7 @@ def build_carry(a: Analysis, step: Emitter, row: Port, states: list[Port]) -> on
 
 
 def build_bank(
-    a: Analysis, step: Emitter, row: Port, states: list[Port]
+    a: Analysis, step: GraphBuilder, row: Port, states: list[Port]
 ) -> tuple[onnx.ModelProto, tuple[Bank, ...]]:
     """(bank, newest row) → (next bank, states for `step`), for one stream.
 
@@ -77,7 +79,7 @@ def build_bank(
         raise SplitError("the batch is fixed: the slots of the bank cannot be put into it")
     _check_row_wise(a)
     slots = a.graph.window - 1
-    out = Emitter(a, known=False, carried=step.carried, frozen_states=True)
+    out = GraphBuilder(a, known=False, carried=step.carried, frozen_states=True)
     nodes = out.run(following=True)
     if out.time_varying:
         raise SplitError("rows depend on their place in the window before a recurrent layer")

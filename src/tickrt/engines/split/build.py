@@ -19,10 +19,10 @@ from onnx import helper
 
 from tickrt.engines.split import cost
 from tickrt.engines.split.advance import Bank, build_bank, build_carry
-from tickrt.engines.split.emit import Emitter, dtype_name, newest_name
+from tickrt.engines.split.dependence import Analysis, Reason, analyse
 from tickrt.engines.split.finish import Built, Port, finish
-from tickrt.engines.split.flow import Analysis, Reason, analyse
 from tickrt.engines.split.graph import DTYPE_SIZE, Graph
+from tickrt.engines.split.graph_builder import GraphBuilder, dtype_name, newest_name
 from tickrt.engines.split.prepare import prepare
 from tickrt.engines.split.rules import TABLE
 from tickrt.errors import SplitError
@@ -214,10 +214,10 @@ def split(
 
 def _split(graph: Graph, stateful: bool, model: onnx.ModelProto) -> SplitResult:
     a = analyse(graph, TABLE, stateful)
-    step = Emitter(a, known=False)
+    step = GraphBuilder(a, known=False)
     answers = {name: step.take(name) for name in graph.outputs}
     step_nodes = step.run()
-    pre = Emitter(a, known=True, held=step.held, carried=step.carried)
+    pre = GraphBuilder(a, known=True, held=step.held, carried=step.carried)
     wanted = {h.name: pre.take(h.tensor, h.positions) for h in step.held.values()}
     pre_nodes = pre.run()
     wanted.update({c.name: pre.resolve(c.name) for c in step.carried.values()})
@@ -283,7 +283,7 @@ def _split(graph: Graph, stateful: bool, model: onnx.ModelProto) -> SplitResult:
 
 
 def _with_advance(
-    result: SplitResult, a: Analysis, step: Emitter, row: Port, states: list[Port]
+    result: SplitResult, a: Analysis, step: GraphBuilder, row: Port, states: list[Port]
 ) -> SplitResult:
     try:
         if result.stateful:
@@ -308,7 +308,7 @@ def _parity_limit(graph: Graph) -> float:
     return _HALF_LIMIT if half else PARITY_LIMIT
 
 
-def _operators(a: Analysis, step: Emitter) -> tuple[Operator, ...]:
+def _operators(a: Analysis, step: GraphBuilder) -> tuple[Operator, ...]:
     graph = a.graph
     found: list[Operator] = []
     for node in graph.nodes:
@@ -328,7 +328,7 @@ def _operators(a: Analysis, step: Emitter) -> tuple[Operator, ...]:
     return tuple(found)
 
 
-def _states(a: Analysis, step: Emitter) -> tuple[State, ...]:
+def _states(a: Analysis, step: GraphBuilder) -> tuple[State, ...]:
     graph = a.graph
     found: list[State] = []
     entries: list[tuple[str, int, tuple[int, ...], bool]] = []

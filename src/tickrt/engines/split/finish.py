@@ -10,7 +10,7 @@ import onnx
 from onnx import helper
 
 from tickrt.engines.split.graph import Array, Graph, Node, Shape, build_model, probe
-from tickrt.engines.split.tidy import live, tidy
+from tickrt.engines.split.simplify import live, tidy
 from tickrt.errors import SplitError
 
 __all__ = ["Built", "Port", "finish"]

@@ -14,8 +14,8 @@ import onnx.inliner
 import onnx.version_converter
 from onnx import helper, numpy_helper
 
+from tickrt.engines.split.canonicalize import normalise, unmerge
 from tickrt.engines.split.graph import Array, Graph, Node, Shape, in_order, probe
-from tickrt.engines.split.spelling import normalise, unmerge
 from tickrt.errors import SplitError
 
 __all__ = ["find_input", "prepare"]

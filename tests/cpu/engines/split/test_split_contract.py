@@ -14,8 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tickrt.engines.split import draw, split, verify, write
 from tickrt.errors import SplitError
-from tickrt.models.net import Net
-from tickrt.models.zoo import recurrent, transformer
+from tickrt.models.architectures.net import Net
+from tickrt.models.architectures.zoo import recurrent, transformer
 
 
 def session(model: onnx.ModelProto) -> Any:

@@ -10,7 +10,7 @@ import pytest
 
 from tickrt.engines.split import split, verify
 from tickrt.engines.split.check import random_rows
-from tickrt.models.zoo import TRAINED, ZOO, make, trained, transformer
+from tickrt.models.architectures.zoo import TRAINED, ZOO, make, trained, transformer
 
 SHARE = {
     "lstm-s": 1 / 64,

@@ -10,8 +10,8 @@ import onnxruntime as ort
 import pytest
 
 from tickrt.engines.split import measure, split, verify
-from tickrt.models.net import Net
-from tickrt.models.zoo import recurrent
+from tickrt.models.architectures.net import Net
+from tickrt.models.architectures.zoo import recurrent
 
 KINDS = ("LSTM", "GRU", "RNN")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from tickrt.engines.split.flow import Analysis, Flow, Positions, Rule
+from tickrt.engines.split.dependence import Analysis, Flow, Positions, Rule
 
 __all__ = ["TABLE", "invert", "register", "same_for_all", "touched_any"]
 

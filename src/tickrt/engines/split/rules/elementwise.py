@@ -7,9 +7,9 @@ from typing import Literal
 
 import numpy as np
 
-from tickrt.engines.split.emit import Emitter
-from tickrt.engines.split.flow import Analysis, Columns, Flow, Positions, Rule
+from tickrt.engines.split.dependence import Analysis, Columns, Flow, Positions, Rule
 from tickrt.engines.split.graph import Array, Node
+from tickrt.engines.split.graph_builder import GraphBuilder
 from tickrt.engines.split.rules.base import register, touched_any
 
 MASKED_BELOW = -1e4  # exp(x − max) of such a score is exactly 0 in float32
@@ -57,7 +57,7 @@ class Elementwise(Rule):
             a.note(node, "attention scores are combined with what is not a constant mask")
         return Flow(axis, fresh, columns) if known else Flow(axis, a.all_fresh(length))
 
-    def emit(self, out: Emitter, node: Node, wants: dict[str, Positions]) -> dict[str, str]:
+    def emit(self, out: GraphBuilder, node: Node, wants: dict[str, Positions]) -> dict[str, str]:
         ((output, positions),) = wants.items()
         axis, rank = out.a.flow(output).axis, out.a.graph.rank(output)
         inputs = [out.operand(i, axis, positions, rank) for i in node.inputs]
@@ -156,7 +156,7 @@ class Quantise(Rule):
             return "its scale changes along time"
         return Flow(flow.axis, flow.fresh, None) if flow.columns is None else "quantised scores"
 
-    def emit(self, out: Emitter, node: Node, wants: dict[str, Positions]) -> dict[str, str]:
+    def emit(self, out: GraphBuilder, node: Node, wants: dict[str, Positions]) -> dict[str, str]:
         ((output, positions),) = wants.items()
         inputs = [
             out.take(node.inputs[0], positions),

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from tickrt.engines.split.emit import Emitter
-from tickrt.engines.split.flow import Analysis, Columns, Flow, Positions, Rule
+from tickrt.engines.split.dependence import Analysis, Columns, Flow, Positions, Rule
 from tickrt.engines.split.graph import Node
+from tickrt.engines.split.graph_builder import GraphBuilder
 from tickrt.engines.split.rules.base import register, without_columns
 
 Place = Literal["none", "row", "column", "inner", "batch"]
@@ -83,7 +83,7 @@ class MatMul(Rule):
             fresh = a.all_fresh(a.graph.shapes[node.outputs[0]][axis])
         return Flow(axis, fresh)
 
-    def emit(self, out: Emitter, node: Node, wants: dict[str, Positions]) -> dict[str, str]:
+    def emit(self, out: GraphBuilder, node: Node, wants: dict[str, Positions]) -> dict[str, str]:
         ((output, positions),) = wants.items()
         left, right = _places(out.a, node)
         x, w = node.inputs
@@ -103,7 +103,7 @@ class MatMul(Rule):
             return {output: out.node("MatMul", [out.take(x), out.take(w)])}
         return {output: self._share(out, node, fresh)}
 
-    def _scores(self, out: Emitter, x: str, w: str, positions: Positions, output: str) -> str:
+    def _scores(self, out: GraphBuilder, x: str, w: str, positions: Positions, output: str) -> str:
         """Scores against old and new keys apart, so that no key is copied."""
         rows = out.take(x, positions)
         fresh = tuple(sorted(out.a.flow(w).fresh))
@@ -130,7 +130,7 @@ class MatMul(Rule):
                 return ()
         return tuple(sorted(fresh)) if len(fresh) < length else ()
 
-    def _share(self, out: Emitter, node: Node, fresh: Positions) -> str:
+    def _share(self, out: GraphBuilder, node: Node, fresh: Positions) -> str:
         output = node.outputs[0]
         graph = out.a.graph
         partial = out.carry(node, "sum", graph.dtypes[output], graph.shapes[output])
@@ -139,14 +139,14 @@ class MatMul(Rule):
             return out.node("Gemm", [x, w, partial])
         return out.node("Add", [out.node("MatMul", [x, w]), partial])
 
-    def _cut(self, out: Emitter, node: Node, positions: Positions) -> tuple[str, str]:
+    def _cut(self, out: GraphBuilder, node: Node, positions: Positions) -> tuple[str, str]:
         x, w = node.inputs
         graph = out.a.graph
         inner = max(0, graph.rank(w) - 2)
         return out.take_along(x, graph.rank(x) - 1, positions), out.take_along(w, inner, positions)
 
     def carry(
-        self, out: Emitter, node: Node, wants: dict[str, Positions], keys: list[str]
+        self, out: GraphBuilder, node: Node, wants: dict[str, Positions], keys: list[str]
     ) -> dict[str, str]:
         fresh = self._summed_fresh(out.a, node)
         left, _ = _places(out.a, node)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from abc import abstractmethod
 from dataclasses import replace
 
-from tickrt.engines.split.emit import Emitter
-from tickrt.engines.split.flow import Analysis, Flow, Positions, Rule
+from tickrt.engines.split.dependence import Analysis, Flow, Positions, Rule
 from tickrt.engines.split.graph import Node
+from tickrt.engines.split.graph_builder import GraphBuilder
 from tickrt.engines.split.rules.base import register, touched_any, without_columns
 
 
@@ -26,7 +26,7 @@ class _Positionwise(Rule):
     def mixes(self, a: Analysis, node: Node, time: int) -> bool:
         """True when different positions in time go into one output."""
 
-    def emit(self, out: Emitter, node: Node, wants: dict[str, Positions]) -> dict[str, str]:
+    def emit(self, out: GraphBuilder, node: Node, wants: dict[str, Positions]) -> dict[str, str]:
         positions = next(iter(wants.values()))
         data = out.take(node.inputs[0], positions)
         rest = [out.take(i) if i else "" for i in node.inputs[1:]]
@@ -97,7 +97,7 @@ class BatchNorm(_Positionwise):
     def mixes(self, a: Analysis, node: Node, time: int) -> bool:
         return False
 
-    def emit(self, out: Emitter, node: Node, wants: dict[str, Positions]) -> dict[str, str]:
+    def emit(self, out: GraphBuilder, node: Node, wants: dict[str, Positions]) -> dict[str, str]:
         ((output, positions),) = wants.items()
         data = out.take(node.inputs[0], positions)
         if out.a.flow(output).axis == 1:

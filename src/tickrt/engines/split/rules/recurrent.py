@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tickrt.engines.split.emit import Emitter
-from tickrt.engines.split.flow import Analysis, Flow, Positions, Rule
+from tickrt.engines.split.dependence import Analysis, Flow, Positions, Rule
 from tickrt.engines.split.graph import Array, Node
+from tickrt.engines.split.graph_builder import GraphBuilder
 from tickrt.engines.split.rules.base import register, touched_any, without_columns
 
 
@@ -69,7 +69,7 @@ class Recurrent(Rule):
             return "both directions in one operator, with weights that are not constant"
         return [Flow(0, frozenset(range(min(flow.fresh), steps))), rest, rest]
 
-    def emit(self, out: Emitter, node: Node, wants: dict[str, Positions]) -> dict[str, str]:
+    def emit(self, out: GraphBuilder, node: Node, wants: dict[str, Positions]) -> dict[str, str]:
         steps = out.a.graph.shapes[node.inputs[0]][0]
         span = self._span(node, wants, steps)
         if out.known or node.attrs["direction"] == "reverse":
@@ -85,7 +85,7 @@ class Recurrent(Rule):
         return self._native(out, node, wants, span, state)
 
     def carry(
-        self, out: Emitter, node: Node, wants: dict[str, Positions], keys: list[str]
+        self, out: GraphBuilder, node: Node, wants: dict[str, Positions], keys: list[str]
     ) -> dict[str, str]:
         first = min(out.a.flow(node.inputs[0]).fresh)
         names = self._operator(out, node, range(first), None)
@@ -99,7 +99,7 @@ class Recurrent(Rule):
             made[output] = out.pick(names[0], 0, positions, first)
         return made
 
-    def following(self, out: Emitter, node: Node, keys: list[str]) -> dict[str, str]:
+    def following(self, out: GraphBuilder, node: Node, keys: list[str]) -> dict[str, str]:
         if not self.written_out(out.a, node):
             span = range(*self._one(out.a, node))
             start = State(*(self._carry(out, node, key) for key in self._native_keys()))
@@ -123,18 +123,18 @@ class Recurrent(Rule):
     # One step, written out -------------------------------------------------------------------
 
     @abstractmethod
-    def cell(self, out: Emitter, node: Node, row: str, weights: Weights) -> State:
+    def cell(self, out: GraphBuilder, node: Node, row: str, weights: Weights) -> State:
         """One step from `row` [batch, I] and the carried state."""
 
     @abstractmethod
-    def recurrent_half(self, out: Emitter, node: Node, state: State) -> dict[str, str]:
+    def recurrent_half(self, out: GraphBuilder, node: Node, state: State) -> dict[str, str]:
         """The carried state from h and c: everything of the next step that needs no row."""
 
     @abstractmethod
     def start_from(self, node: Node, weights: Weights, h: Array, c: Array) -> dict[str, Array]:
         """`recurrent_half` in NumPy."""
 
-    def _one_step(self, out: Emitter, node: Node) -> State:
+    def _one_step(self, out: GraphBuilder, node: Node) -> State:
         key = f"cell/{node.name}"
         if key not in out.memo:
             last = out.a.graph.shapes[node.inputs[0]][0] - 1
@@ -152,22 +152,22 @@ class Recurrent(Rule):
             bias = a.graph.constants[node.inputs[3]][0]
         return Weights(w, r, bias[: len(w)], bias[len(w) :])
 
-    def gates(self, out: Emitter, row: str, weight: Array, addend: str) -> str:
+    def gates(self, out: GraphBuilder, row: str, weight: Array, addend: str) -> str:
         """row · weightᵀ + addend; in `advance` one row meets a bank of states, so not as a Gemm."""
         if not out.frozen_states:
             return out.node("Gemm", [row, out.constant(weight.T), addend])
         return out.node("Add", [out.node("MatMul", [row, out.constant(weight.T)]), addend])
 
-    def hidden_gemm(self, out: Emitter, h: str, weight: Array, bias: Array) -> str:
+    def hidden_gemm(self, out: GraphBuilder, h: str, weight: Array, bias: Array) -> str:
         """h · weightᵀ + bias."""
         return out.node("Gemm", [h, out.constant(weight.T), out.constant(bias)])
 
-    def split(self, out: Emitter, name: str, sizes: list[int]) -> list[str]:
+    def split(self, out: GraphBuilder, name: str, sizes: list[int]) -> list[str]:
         """Cut the last axis."""
         constant = out.constant(np.array(sizes, np.int64))
         return out.nodes_of("Split", [name, constant], {"axis": 1}, [f"{name}/part"] * len(sizes))
 
-    def carried(self, out: Emitter, node: Node, key: str, width: int) -> str:
+    def carried(self, out: GraphBuilder, node: Node, key: str, width: int) -> str:
         """A carried tensor [batch, width]."""
         graph = out.a.graph
         batch = graph.shapes[node.inputs[0]][1]
@@ -205,7 +205,7 @@ class Recurrent(Rule):
     def _native_keys(self) -> tuple[str, ...]:
         return ("h",)
 
-    def _carry(self, out: Emitter, node: Node, key: str) -> str:
+    def _carry(self, out: GraphBuilder, node: Node, key: str) -> str:
         return self.carried(out, node, key, out.a.graph.shapes[node.inputs[2]][2])
 
     def _span(self, node: Node, wants: dict[str, Positions], steps: int) -> range:
@@ -216,7 +216,9 @@ class Recurrent(Rule):
             return range(0 if whole else min(y), steps)
         return range(steps if whole else max(y) + 1)
 
-    def _operator(self, out: Emitter, node: Node, span: range, start: State | None) -> list[str]:
+    def _operator(
+        self, out: GraphBuilder, node: Node, span: range, start: State | None
+    ) -> list[str]:
         """The operator over `span`; names of Y, Y_h and, for an LSTM, Y_c."""
         inputs = [out.take(node.inputs[0], tuple(span))]
         inputs += [out.take(i) if i else "" for i in node.inputs[1:4]]
@@ -232,7 +234,7 @@ class Recurrent(Rule):
 
     def _native(
         self,
-        out: Emitter,
+        out: GraphBuilder,
         node: Node,
         wants: dict[str, Positions],
         span: range,
@@ -248,7 +250,7 @@ class Recurrent(Rule):
                 made[output] = name
         return made
 
-    def _outputs(self, out: Emitter, node: Node, state: State) -> dict[str, str]:
+    def _outputs(self, out: GraphBuilder, node: Node, state: State) -> dict[str, str]:
         hidden = out.a.graph.shapes[node.inputs[2]][2]
         made: dict[str, Any] = {node.outputs[0]: out.reshape(state.h, (1, 1, -1, hidden))}
         for output, name in zip(node.outputs[1:], state, strict=False):
@@ -263,7 +265,7 @@ class LSTM(Recurrent):
 
     default_activations = ("Sigmoid", "Tanh", "Tanh")
 
-    def cell(self, out: Emitter, node: Node, row: str, weights: Weights) -> State:
+    def cell(self, out: GraphBuilder, node: Node, row: str, weights: Weights) -> State:
         h = weights.hidden
         recurrent = self.carried(out, node, "gates", 4 * h)
         gates = self.gates(out, row, weights.w, recurrent)
@@ -274,7 +276,7 @@ class LSTM(Recurrent):
         cell = out.node("Add", [kept, out.node("Mul", [i, candidate])])
         return State(out.node("Mul", [o, out.node("Tanh", [cell])]), cell)
 
-    def recurrent_half(self, out: Emitter, node: Node, state: State) -> dict[str, str]:
+    def recurrent_half(self, out: GraphBuilder, node: Node, state: State) -> dict[str, str]:
         weights = self.weights(out.a, node)
         bias = weights.input_bias + weights.hidden_bias
         return {"gates": self.hidden_gemm(out, state.h, weights.r, bias), "cell": state.c}
@@ -293,7 +295,7 @@ class GRU(Recurrent):
     default_activations = ("Sigmoid", "Tanh")
     plain_attrs = Recurrent.plain_attrs | {"linear_before_reset"}
 
-    def cell(self, out: Emitter, node: Node, row: str, weights: Weights) -> State:
+    def cell(self, out: GraphBuilder, node: Node, row: str, weights: Weights) -> State:
         h = weights.hidden
         hidden = self.carried(out, node, "hidden", h)
         gates = self.gates(out, row, weights.w[: 2 * h], self.carried(out, node, "gates", 2 * h))
@@ -310,7 +312,7 @@ class GRU(Recurrent):
         keep = out.node("Mul", [z, out.node("Sub", [hidden, candidate])])
         return State(out.node("Add", [candidate, keep]))
 
-    def recurrent_half(self, out: Emitter, node: Node, state: State) -> dict[str, str]:
+    def recurrent_half(self, out: GraphBuilder, node: Node, state: State) -> dict[str, str]:
         made = {"hidden": state.h}
         for key, (matrix, bias) in self._halves(node, self.weights(out.a, node)).items():
             made[key] = self.hidden_gemm(out, state.h, matrix, bias)
@@ -336,11 +338,11 @@ class RNN(Recurrent):
 
     default_activations = ("Tanh",)
 
-    def cell(self, out: Emitter, node: Node, row: str, weights: Weights) -> State:
+    def cell(self, out: GraphBuilder, node: Node, row: str, weights: Weights) -> State:
         recurrent = self.carried(out, node, "gates", weights.hidden)
         return State(out.node("Tanh", [self.gates(out, row, weights.w, recurrent)]))
 
-    def recurrent_half(self, out: Emitter, node: Node, state: State) -> dict[str, str]:
+    def recurrent_half(self, out: GraphBuilder, node: Node, state: State) -> dict[str, str]:
         weights = self.weights(out.a, node)
         bias = weights.input_bias + weights.hidden_bias
         return {"gates": self.hidden_gemm(out, state.h, weights.r, bias)}

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from onnx import helper
 
-from tickrt.engines.split.emit import Emitter
-from tickrt.engines.split.flow import Analysis, Flow, Positions, Rule
+from tickrt.engines.split.dependence import Analysis, Flow, Positions, Rule
 from tickrt.engines.split.graph import Node
+from tickrt.engines.split.graph_builder import GraphBuilder
 from tickrt.engines.split.rules.base import register, without_columns
 
 _JOIN = {
@@ -40,7 +40,7 @@ class Reduce(Rule):
             return "it reduces along time without a running form"
         return Flow(None, frozenset({0} if flow.fresh else ()))
 
-    def emit(self, out: Emitter, node: Node, wants: dict[str, Positions]) -> dict[str, str]:
+    def emit(self, out: GraphBuilder, node: Node, wants: dict[str, Positions]) -> dict[str, str]:
         ((output, positions),) = wants.items()
         time = out.a.flow(node.inputs[0]).axis
         if time not in node.attrs["axes"]:
@@ -54,7 +54,7 @@ class Reduce(Rule):
         return {output: out.node(_JOIN[node.op], [newest, running])}
 
     def carry(
-        self, out: Emitter, node: Node, wants: dict[str, Positions], keys: list[str]
+        self, out: GraphBuilder, node: Node, wants: dict[str, Positions], keys: list[str]
     ) -> dict[str, str]:
         return {"running": self._scaled(out, node, self._parts(out.a, node)[1])}
 
@@ -63,7 +63,7 @@ class Reduce(Rule):
         everything = a.positions(node.inputs[0])
         return tuple(sorted(fresh)), tuple(p for p in everything if p not in fresh)
 
-    def _scaled(self, out: Emitter, node: Node, positions: Positions) -> str:
+    def _scaled(self, out: GraphBuilder, node: Node, positions: Positions) -> str:
         """The reduction of some positions; a mean as its share of the whole mean."""
         if node.op != "ReduceMean":
             return self._over(out, node, positions, node.op)
@@ -73,7 +73,7 @@ class Reduce(Rule):
         factor = np.array(len(positions) / total, helper.tensor_dtype_to_np_dtype(dtype))
         return out.node("Mul", [name, out.constant(factor)])
 
-    def _over(self, out: Emitter, node: Node, positions: Positions | None, op: str) -> str:
+    def _over(self, out: GraphBuilder, node: Node, positions: Positions | None, op: str) -> str:
         axes, keepdims = node.attrs["axes"], node.attrs["keepdims"]
         return out.reduce(op, out.take(node.inputs[0], positions), axes, keepdims)
 
@@ -93,7 +93,7 @@ class CumSum(Rule):
             return "a reverse or exclusive sum along time"
         return Flow(axis, frozenset(range(min(flow.fresh), a.graph.shapes[node.inputs[0]][axis])))
 
-    def emit(self, out: Emitter, node: Node, wants: dict[str, Positions]) -> dict[str, str]:
+    def emit(self, out: GraphBuilder, node: Node, wants: dict[str, Positions]) -> dict[str, str]:
         ((output, positions),) = wants.items()
         graph, flow = out.a.graph, out.a.flow(output)
         axis = int(graph.constants[node.inputs[1]]) % graph.rank(output)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from tickrt.engines.split.emit import Emitter
-from tickrt.engines.split.flow import Analysis, Flow, Positions, Rule
+from tickrt.engines.split.dependence import Analysis, Flow, Positions, Rule
 from tickrt.engines.split.graph import Node
+from tickrt.engines.split.graph_builder import GraphBuilder
 from tickrt.engines.split.rules.base import invert, register, touched_any, without_columns
 
 
@@ -20,7 +20,7 @@ class Pick(Rule):
             return flow
         return Flow(flow.axis, invert(node.attrs["picks"][flow.axis], flow.fresh))
 
-    def emit(self, out: Emitter, node: Node, wants: dict[str, Positions]) -> dict[str, str]:
+    def emit(self, out: GraphBuilder, node: Node, wants: dict[str, Positions]) -> dict[str, str]:
         ((output, positions),) = wants.items()
         time = out.a.flow(output).axis
         picks: dict[int, list[int]] = node.attrs["picks"]
@@ -46,7 +46,7 @@ class Gather(Rule):
         axis = int(node.attrs.get("axis", 0)) % a.graph.rank(node.inputs[0])
         return Flow(None if flow.axis is None else flow.axis + axis, flow.fresh)
 
-    def emit(self, out: Emitter, node: Node, wants: dict[str, Positions]) -> dict[str, str]:
+    def emit(self, out: GraphBuilder, node: Node, wants: dict[str, Positions]) -> dict[str, str]:
         ((output, positions),) = wants.items()
         inputs = [out.take(node.inputs[0]), out.take(node.inputs[1], positions)]
         return {output: out.node("Gather", inputs, node.attrs)}
@@ -94,7 +94,7 @@ class Concat(Rule):
             start += length
         return frozenset(fresh)
 
-    def emit(self, out: Emitter, node: Node, wants: dict[str, Positions]) -> dict[str, str]:
+    def emit(self, out: GraphBuilder, node: Node, wants: dict[str, Positions]) -> dict[str, str]:
         ((output, positions),) = wants.items()
         graph = out.a.graph
         along = node.attrs["axis"] % graph.rank(output)
@@ -138,7 +138,7 @@ class Pad(Rule):
             return Flow(flow.axis, a.all_fresh(length))
         return Flow(flow.axis, frozenset(p + begin for p in flow.fresh))
 
-    def emit(self, out: Emitter, node: Node, wants: dict[str, Positions]) -> dict[str, str]:
+    def emit(self, out: GraphBuilder, node: Node, wants: dict[str, Positions]) -> dict[str, str]:
         ((output, positions),) = wants.items()
         rank, time = out.a.graph.rank(output), out.a.flow(output).axis
         pads = list(node.attrs["pads"])
@@ -154,7 +154,9 @@ class Pad(Rule):
         wanted = tuple(source.index(p - begin) for p in positions)
         return {output: out.pick(name, time, wanted, len(source))}
 
-    def _node(self, out: Emitter, data: str, pads: list[int], rest: list[str], node: Node) -> str:
+    def _node(
+        self, out: GraphBuilder, data: str, pads: list[int], rest: list[str], node: Node
+    ) -> str:
         if not any(pads):
             return data
         inputs = [data, out.constant(np.array(pads, np.int64)), *rest]

@@ -7,9 +7,9 @@ from math import prod
 
 import numpy as np
 
-from tickrt.engines.split.emit import Emitter
-from tickrt.engines.split.flow import Analysis, Columns, Flow, Positions, Rule
+from tickrt.engines.split.dependence import Analysis, Columns, Flow, Positions, Rule
 from tickrt.engines.split.graph import Node, Shape
+from tickrt.engines.split.graph_builder import GraphBuilder
 from tickrt.engines.split.rules.base import invert, register, without_columns
 
 
@@ -25,7 +25,7 @@ class Transpose(Rule):
             columns = replace(columns, axis=perm.index(columns.axis))
         return Flow(None if flow.axis is None else perm.index(flow.axis), flow.fresh, columns)
 
-    def emit(self, out: Emitter, node: Node, wants: dict[str, Positions]) -> dict[str, str]:
+    def emit(self, out: GraphBuilder, node: Node, wants: dict[str, Positions]) -> dict[str, str]:
         ((output, positions),) = wants.items()
         data = out.take(node.inputs[0], positions)
         return {output: out.node("Transpose", [data], {"perm": _perm(out.a, node)})}
@@ -82,7 +82,7 @@ class Reshape(Rule):
             columns = replace(flow.columns, axis=other)
         return Flow(axis, flow.fresh, columns)
 
-    def emit(self, out: Emitter, node: Node, wants: dict[str, Positions]) -> dict[str, str]:
+    def emit(self, out: GraphBuilder, node: Node, wants: dict[str, Positions]) -> dict[str, str]:
         ((output, positions),) = wants.items()
         graph = out.a.graph
         source, target = graph.shapes[node.inputs[0]], list(graph.shapes[output])
@@ -178,7 +178,7 @@ class Expand(Rule):
         shift = a.graph.rank(node.outputs[0]) - a.graph.rank(node.inputs[0])
         return Flow(flow.axis + shift, flow.fresh)
 
-    def emit(self, out: Emitter, node: Node, wants: dict[str, Positions]) -> dict[str, str]:
+    def emit(self, out: GraphBuilder, node: Node, wants: dict[str, Positions]) -> dict[str, str]:
         ((output, positions),) = wants.items()
         axis, rank = out.a.flow(output).axis, out.a.graph.rank(output)
         shape = out.take(node.inputs[1])

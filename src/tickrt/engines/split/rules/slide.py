@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from tickrt.engines.split.emit import Emitter
-from tickrt.engines.split.flow import Analysis, Flow, Positions, Rule
+from tickrt.engines.split.dependence import Analysis, Flow, Positions, Rule
 from tickrt.engines.split.graph import Node
+from tickrt.engines.split.graph_builder import GraphBuilder
 from tickrt.engines.split.rules.base import register, touched_any, without_columns
 
 
@@ -92,7 +92,7 @@ class Pool(Rule):
         """Time as the channel axis: pools keep channels apart."""
         return flow
 
-    def emit(self, out: Emitter, node: Node, wants: dict[str, Positions]) -> dict[str, str]:
+    def emit(self, out: GraphBuilder, node: Node, wants: dict[str, Positions]) -> dict[str, str]:
         ((output, positions),) = wants.items()
         slide = _slide(out.a, node)
         rest = [out.take(i) for i in node.inputs[1:]]
@@ -103,7 +103,7 @@ class Pool(Rule):
         return {output: _plain(out, node, slide, positions, rest)}
 
 
-def _plain(out: Emitter, node: Node, slide: Slide, wanted: Positions, rest: list[str]) -> str:
+def _plain(out: GraphBuilder, node: Node, slide: Slide, wanted: Positions, rest: list[str]) -> str:
     """The operator over all input positions that `wanted` reads."""
     hull = range(wanted[0], wanted[-1] + 1)
     low, high = slide.reads(hull[0], 0), slide.reads(hull[-1], slide.kernel - 1)
@@ -113,7 +113,7 @@ def _plain(out: Emitter, node: Node, slide: Slide, wanted: Positions, rest: list
     return _choose(out, name, slide, hull, wanted)
 
 
-def _choose(out: Emitter, name: str, slide: Slide, hull: range, wanted: Positions) -> str:
+def _choose(out: GraphBuilder, name: str, slide: Slide, hull: range, wanted: Positions) -> str:
     return out.pick(name, slide.index + 2, tuple(p - hull[0] for p in wanted), len(hull))
 
 
@@ -129,7 +129,7 @@ class Conv(Pool):
     def on_channels(self, a: Analysis, node: Node, flow: Flow) -> Flow | str:
         return "time is its channel axis"
 
-    def emit(self, out: Emitter, node: Node, wants: dict[str, Positions]) -> dict[str, str]:
+    def emit(self, out: GraphBuilder, node: Node, wants: dict[str, Positions]) -> dict[str, str]:
         ((output, positions),) = wants.items()
         slide = _slide(out.a, node)
         rest = [out.take(i) for i in node.inputs[1:]]
@@ -151,7 +151,7 @@ class Conv(Pool):
         return {output: _choose(out, name, slide, hull, positions)}
 
     def carry(
-        self, out: Emitter, node: Node, wants: dict[str, Positions], keys: list[str]
+        self, out: GraphBuilder, node: Node, wants: dict[str, Positions], keys: list[str]
     ) -> dict[str, str]:
         slide = _slide(out.a, node)
         assert slide is not None
@@ -184,7 +184,9 @@ class _Share:
     hull: range
     first_fresh: int
 
-    def part(self, out: Emitter, node: Node, slide: Slide, inputs: range, *, bias: bool) -> str:
+    def part(
+        self, out: GraphBuilder, node: Node, slide: Slide, inputs: range, *, bias: bool
+    ) -> str:
         """The convolution over some of the input positions, with the taps that lie on them."""
         used = [
             tap

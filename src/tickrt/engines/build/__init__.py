@@ -1,0 +1,5 @@
+"""ONNX → bundle: `request` what is asked, `lower` graph by graph, `build` all of it.
+
+- `parity`: the built engine beside the original; `inspect`: what is in a bundle, and two compared.
+- `runnable`: a bundle's engines as the loop takes them.
+"""

@@ -1,0 +1,231 @@
+"""What is in a bundle, whether it is sound, and how two differ.
+
+Entry points: `describe` (manifest as plain data, no key needed), `verify` (everything that can be
+checked on this machine), `verify_on_target` (parity where the engine runs), `diff`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tickrt.engines.build.build import SOURCE, engine_parity, largest_batch
+from tickrt.engines.build.lower import split_graphs
+from tickrt.engines.build.parity import Array, OrtGraph, Run, windows_of
+from tickrt.engines.build.request import rebuild_request
+from tickrt.engines.bundle.compat import Here, check_here
+from tickrt.engines.bundle.crypto import AesKey, PublicKey
+from tickrt.engines.bundle.format import Bundle, open_bundle
+from tickrt.engines.bundle.manifest import Manifest, Parity
+from tickrt.engines.graph.load import parse_onnx
+from tickrt.engines.tensorrt.builder import find_library, plan_validity
+from tickrt.engines.tensorrt.run import PlanRunner, why_not_here
+from tickrt.errors import BuildError, BundleError, IncompatibleError, TickrtError
+
+__all__ = ["Check", "describe", "diff", "verify", "verify_on_target"]
+
+_WINDOWS = 256
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was checked: `result` is ``ok``, ``failed``, ``no`` (the bundle is sound, but
+    not for this machine) or ``not checked``; and why."""
+
+    what: str
+    result: str
+    why: str = ""
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """A bundle as plain data: manifest, digest, payload table, who signed. Needs no key.
+
+    Raises:
+        BundleError: not a bundle, or damaged.
+    """
+    with open_bundle(path, allow_unsigned=True) as bundle:
+        return {
+            "path": str(path),
+            "bytes": path.stat().st_size,
+            "digest": bundle.digest,
+            "signed_by": bundle.key_id,
+            "encrypted": bundle.encrypted,
+            "payloads": [
+                {"name": e.name, "bytes": e.size, "sha256": e.sha256} for e in bundle.entries
+            ],
+            "manifest": bundle.manifest.model_dump(mode="json"),
+        }
+
+
+def _try(what: str, call: Any) -> Check:
+    try:
+        call()
+    except TickrtError as error:
+        return Check(what, "failed", str(error))
+    return Check(what, "ok")
+
+
+def verify(
+    path: Path,
+    trust: Sequence[PublicKey] = (),
+    key: AesKey | None = None,
+    here: Here | None = None,
+    allow_unsigned: bool = False,
+) -> list[Check]:
+    """Check everything that can be checked here, and say what could not be.
+
+    Args:
+        path: the bundle.
+        trust: public keys; none: the signature is not checked.
+        key: decrypts; without it an encrypted bundle's payloads are only checked as stored.
+        here: the machine; None: this one.
+        allow_unsigned: load the engines although nobody vouches for them.
+
+    Raises:
+        BundleError, TamperedError: the file cannot even be opened.
+    """
+    checks: list[Check] = []
+    with open_bundle(path, trust, key, allow_unsigned=not trust) as bundle:
+        checks.append(Check("digest", "ok"))
+        if trust:
+            checks.append(Check("signature", "ok", f"by {(bundle.signed_by or '')[:16]}"))
+        else:
+            why = "no trusted key was named" if bundle.key_id else "not signed"
+            checks.append(Check("signature", "not checked", why))
+        checks.append(_try("payloads", bundle.verify))
+        readable = not bundle.encrypted or key is not None
+        try:
+            check_here(bundle.manifest, str(path), here)
+            checks.append(Check("compatible with this machine", "ok"))
+        except IncompatibleError as error:
+            checks.append(Check("compatible with this machine", "no", str(error)))
+        if checks[2].result == "ok":
+            vouched = bool(trust) or allow_unsigned
+            checks.extend(_engines(bundle, readable, vouched))
+    parity = bundle.manifest.parity
+    result = {"passed": "ok", "failed": "failed"}.get(parity.status, "not checked")
+    checks.append(Check("parity at build", result, parity.reason))
+    return checks
+
+
+def _engines(bundle: Bundle, readable: bool, vouched: bool) -> list[Check]:
+    checks = []
+    for engine in bundle.manifest.engines:
+        what = f"engine {engine.role}"
+        if not vouched:  # no payload byte reaches a deserialiser before the signature is checked
+            why = "nobody vouches for it: name a key with --trust, or --allow-unsigned"
+            checks.append(Check(what, "not checked", why))
+        elif not readable:
+            checks.append(Check(what, "not checked", "encrypted, and no key was named"))
+        elif engine.format == "onnx":
+            data = bundle.payload(engine.payload)
+            checks.append(_try(what, lambda data=data: OrtGraph(data)))
+        else:
+            checks.append(_plan(what, engine.format, bundle.payload(engine.payload)))
+    return checks
+
+
+def _plan(what: str, library: str, data: bytes) -> Check:
+    try:
+        validity, reasons = plan_validity(find_library(library), data)
+    except BuildError as error:
+        return Check(what, "not checked", str(error))
+    result = {"valid": "ok", "suboptimal": "ok", "unknown": "not checked"}.get(validity, "failed")
+    return Check(what, result, ", ".join(reasons) or validity)
+
+
+def verify_on_target(
+    path: Path,
+    rows: Array,
+    data: str,
+    trust: Sequence[PublicKey] = (),
+    key: AesKey | None = None,
+    allow_unsigned: bool = False,
+) -> tuple[Parity, Manifest, dict[str, bytes]]:
+    """The parity check on the machine that the bundle was built for.
+
+    Args:
+        path: the bundle; it must hold the original ONNX.
+        rows: float32 [n, F], consecutive, as the model sees them.
+        data: what the rows are.
+        trust, key, allow_unsigned: as for `open_bundle`.
+
+    Returns:
+        the figures, the manifest with them in it, and the payloads: `write_bundle` makes the
+        verified bundle of these.
+
+    Raises:
+        BundleError: no original in it, or it cannot be opened.
+        IncompatibleError: this is not the machine.
+    """
+    with open_bundle(path, trust, key, allow_unsigned) as bundle:
+        manifest = bundle.manifest
+        check_here(manifest, str(path))
+        if why := why_not_here(manifest.builder) if manifest.builder.gpu_arch else "":
+            raise IncompatibleError(f"{path}: cannot run here: {why}")
+        names = [entry.name for entry in bundle.entries]
+        if SOURCE not in names:
+            raise BundleError(
+                f"{path}: it does not hold the original ONNX to compare with; build it without "
+                "--no-embed"
+            )
+        payloads = {name: bundle.payload(name) for name in names}
+    request = rebuild_request(manifest, path)
+    parts = split_graphs(parse_onnx(payloads[SOURCE], str(path)), request)
+    runs: dict[str, Run] = {}
+    for engine in manifest.engines:
+        payload = payloads[engine.payload]
+        if engine.format == "onnx":
+            runs[engine.role] = OrtGraph(payload).run
+        else:
+            runs[engine.role] = PlanRunner(find_library(engine.format), payload).run
+    if not parts.window:
+        raise BundleError(f"{path}: the model leaves its time axis open; rebuild with --window")
+    windows = windows_of(np.asarray(rows, np.float32), parts.window, _WINDOWS)
+    tolerance = manifest.parity.tolerance or 0.0
+    batch = largest_batch([e for e in manifest.engines if e.role != "advance"])
+    parity = engine_parity(parts, runs, windows, tolerance, data, batch)
+    return parity, manifest.model_copy(update={"parity": parity}), payloads
+
+
+def _flat(value: Any, path: str, out: dict[str, Any]) -> None:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            _flat(item, f"{path}.{key}" if path else str(key), out)
+    elif isinstance(value, list):
+        named = all(isinstance(item, Mapping) and {"role", "name"} & set(item) for item in value)
+        for number, item in enumerate(value):
+            key = item.get("role") or item.get("name") if named else number
+            _flat(item, f"{path}[{key}]", out)
+        if not value:
+            out[path] = []
+    else:
+        out[path] = value
+
+
+def diff(a: Path, b: Path) -> list[tuple[str, Any, Any]]:
+    """What differs between two bundles: (field, in A, in B), in the order of the fields.
+
+    A field that one side lacks is None there.
+
+    Raises:
+        BundleError: one is not a bundle, or damaged.
+    """
+    sides: list[dict[str, Any]] = []
+    for path in (a, b):
+        facts = describe(path)
+        del facts["path"]
+        flat: dict[str, Any] = {}
+        _flat(facts, "", flat)
+        sides.append(flat)
+    left, right = sides
+    fields = [*left, *(field for field in right if field not in left)]
+    return [
+        (field, left.get(field), right.get(field))
+        for field in fields
+        if left.get(field) != right.get(field)
+    ]

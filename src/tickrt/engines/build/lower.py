@@ -1,0 +1,283 @@
+"""The parts of a bundle: the split graphs, lowered to the precision, built into engines.
+
+Entry points: `split_graphs` (split), `make_feeds` (inputs for each part), `build_part`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from onnx import ModelProto
+
+from tickrt.engines.build.parity import Array, OrtGraph, Run, chain, fused_layers
+from tickrt.engines.build.request import BuildRequest
+from tickrt.engines.bundle.manifest import Calibration, EngineInfo, TensorInfo
+from tickrt.engines.graph.load import model_kind, tensor_infos
+from tickrt.engines.precision.convert import Converted, convert
+from tickrt.engines.precision.decompose import decompose_recurrent
+from tickrt.engines.precision.fp32_layers import kept_nodes
+from tickrt.engines.precision.quantize import Feed, quantisable
+from tickrt.engines.precision.sparsity import check_sparse
+from tickrt.engines.split import SplitResult, split
+from tickrt.engines.tensorrt.builder import EngineOptions, Library, build_engine
+from tickrt.engines.tensorrt.profiles import make_profiles
+from tickrt.errors import PrecisionError
+
+__all__ = ["BuiltEngine", "Report", "SplitGraphs", "build_part", "make_feeds", "split_graphs"]
+
+Report = Callable[[str, str, int, int], None]  # role, phase, done, total
+
+_WORKSPACE: Final = {"attention": 2 << 30}
+_WORKSPACE_DEFAULT: Final = 512 << 20
+_CALIBRATED: Final = ("int8", "fp8")
+
+
+@dataclass(frozen=True)
+class SplitGraphs:
+    """The graphs to build, by role, and how they hang together. `result` is None when unsplit."""
+
+    models: dict[str, ModelProto]
+    result: SplitResult | None
+    why_not: str
+    source: ModelProto
+    window_input: str
+    window: int | None
+
+    def chained(self, runs: dict[str, Run]) -> Run:
+        """One function of the window, whatever the parts are."""
+        if self.result is None:
+            return runs["full"]
+        r = self.result
+        return chain(runs.get("pre"), runs["step"], self.window_input, r.known, r.newest)
+
+
+@dataclass(frozen=True)
+class BuiltEngine:
+    """One built part: what the manifest says of it, its bytes, and the lowered graph."""
+
+    info: EngineInfo
+    data: bytes
+    lowered: ModelProto
+    calibration: Calibration | None
+    seconds: float
+    warnings: tuple[str, ...] = ()
+
+
+def split_graphs(model: ModelProto, request: BuildRequest) -> SplitGraphs:
+    """Split the model where that is wanted and possible; else it is one part, ``full``.
+
+    Raises:
+        PrecisionError: a ``--keep`` pattern fits no layer of any part.
+    """
+    first = tensor_infos(model.graph.input)[0]
+    size = first.shape[1] if len(first.shape) > 1 else None
+    window = size if isinstance(size, int) else request.window
+    parts = SplitGraphs({"full": model}, None, "", model, first.name, window)
+    if request.split:
+        result = split(model, stateful=request.stateful)
+        if result.is_split:
+            found = {"pre": result.pre, "step": result.step, "advance": result.advance}
+            models = {role: graph for role, graph in found.items() if graph is not None}
+            parts = SplitGraphs(models, result, "", model, result.input, result.window)
+        else:
+            parts = SplitGraphs({"full": model}, None, result.why_not, model, first.name, window)
+    if request.precision != "fp32":
+        _check_keep(parts, request)
+    return parts
+
+
+def _check_keep(parts: SplitGraphs, request: BuildRequest) -> None:
+    fitting = {
+        pattern for role, graph in parts.models.items() for pattern in _keep(role, graph, request)
+    }
+    for pattern in request.keep:
+        if pattern in fitting:
+            continue
+        kept_nodes(_cells(parts.source, request), (pattern,))  # raises, with names that are near
+        raise PrecisionError(
+            f"--keep {pattern!r}: the split rewrote it; name its operator, or use --no-split"
+        )
+
+
+def _cells(graph: ModelProto, request: BuildRequest) -> ModelProto:
+    """The graph as `convert` will see it, for matching patterns."""
+    if request.precision == "fp16" and "cell" not in request.keep:
+        return decompose_recurrent(graph, frozenset(node.name for node in graph.graph.node))
+    try:
+        return decompose_recurrent(graph)
+    except PrecisionError:  # `convert` says what is wrong, knowing which layers are kept whole
+        return decompose_recurrent(graph, frozenset(node.name for node in graph.graph.node))
+
+
+def _keep(role: str, graph: ModelProto, request: BuildRequest) -> tuple[str, ...]:
+    """The patterns that this part has layers for: a name may lie in `pre` or in `step` only."""
+    fitting = []
+    cells = _cells(graph, request)
+    for pattern in request.keep:
+        if pattern == "head" and role not in ("full", "step"):
+            continue  # what `pre` and `advance` put out is no head
+        whole = {node.name for node in graph.graph.node} | {n.op_type for n in graph.graph.node}
+        try:
+            kept_nodes(cells, (pattern,))
+        except PrecisionError:
+            if pattern not in whole:
+                continue
+        fitting.append(pattern)
+    return tuple(fitting)
+
+
+def make_feeds(parts: SplitGraphs, windows: Array, batch: int = 32) -> dict[str, list[Feed]]:
+    """Representative inputs for every part; the states come from the float32 `pre`.
+
+    Args:
+        parts: the graphs.
+        windows: float32 [n, T, F].
+        batch: how many windows at once, where the model's batch is open.
+    """
+    whole = OrtGraph(parts.source)
+    size = whole.batch if isinstance(whole.batch, int) else batch
+    cut = [windows[i : i + size] for i in range(0, len(windows), size)]
+    if parts.result is None:
+        return {"full": [{parts.window_input: part} for part in cut]}
+    r = parts.result
+    feeds: dict[str, list[Feed]] = {"pre": [], "step": [], "advance": []}
+    pre = OrtGraph(parts.models["pre"]) if "pre" in parts.models else None
+    for part in cut:
+        known: Feed = {r.known: np.ascontiguousarray(part[:, :-1])}
+        states = pre.run(known) if pre else {}
+        feeds["pre"].append(known)
+        feeds["step"].append({r.newest: np.ascontiguousarray(part[:, -1:]), **states})
+    if "advance" in parts.models:
+        feeds["advance"] = _advance_feeds(parts, feeds["step"], windows[-1])
+    return feeds
+
+
+def _advance_feeds(parts: SplitGraphs, steps: list[Feed], window: Array) -> list[Feed]:
+    """Inputs of `advance`: along one window row by row, or those of `step` for carried states."""
+    r = parts.result
+    if r is None or not r.bank:
+        return steps
+    session = OrtGraph(parts.models["advance"])
+    bank: Feed = {entry.name: entry.start for entry in r.bank}
+    feeds: list[Feed] = []
+    for row in window:
+        feed: Feed = {r.newest: row[np.newaxis, np.newaxis], **bank}
+        feeds.append(feed)
+        out = session.run(feed)
+        bank = {entry.name: out[entry.following] for entry in r.bank}
+    return feeds
+
+
+def _lower(
+    graph: ModelProto,
+    keep: tuple[str, ...],
+    request: BuildRequest,
+    feeds: Sequence[Feed],
+    targets: tuple[str, ...],
+    stored: Calibration | None,
+) -> Converted:
+    """A part in the precision asked for; float32 where it holds nothing that can be quantised."""
+    if request.precision in _CALIBRATED:
+        cells = _cells(graph, request)
+        whole = [p for p in keep if p in {node.name for node in graph.graph.node}]
+        patterns = [p for p in keep if p not in whole]
+        if not quantisable(cells, kept_nodes(cells, patterns)):
+            return convert(graph, "fp32")
+    return convert(graph, request.precision, keep, feeds, request.method, targets, stored)
+
+
+def _own_scales(calibration: Calibration, role: str) -> Calibration:
+    """The scales of one part, by tensor."""
+    scales = {
+        name.removeprefix(f"{role}:"): scale
+        for name, scale in calibration.scales.items()
+        if name.startswith(f"{role}:")
+    }
+    return calibration.model_copy(update={"scales": scales})
+
+
+def build_part(
+    role: str,
+    parts: SplitGraphs,
+    request: BuildRequest,
+    library: Library | None,
+    targets: tuple[str, ...],
+    feeds: Sequence[Feed],
+    progress: Report | None,
+) -> BuiltEngine:
+    """Lower one part to its precision and build it.
+
+    Raises:
+        PrecisionError, BuildError: with the layer's name.
+    """
+    started = time.perf_counter()
+    graph = parts.models[role]
+    keep = _keep(role, graph, request)
+    stored = None if request.stored is None or feeds else _own_scales(request.stored, role)
+    lowered = _lower(graph, keep, request, feeds, targets, stored)
+    if request.sparse:
+        cells = decompose_recurrent(graph)
+        check_sparse(cells, kept_nodes(cells, keep))
+    data = lowered.model.SerializeToString(deterministic=True)
+    inputs = tensor_infos(lowered.model.graph.input)
+    info = EngineInfo(
+        role=role,  # type: ignore[arg-type]
+        payload=f"{role}.onnx",
+        format="onnx",
+        inputs=inputs,
+        outputs=tensor_infos(lowered.model.graph.output),
+        layers_before=len(lowered.model.graph.node),
+        precision=lowered.layers,
+    )
+    if library is None:
+        OrtGraph(lowered.model)  # it must load where it will run
+        info = info.model_copy(update={"layers_after": fused_layers(data)})
+        spent = time.perf_counter() - started
+        return BuiltEngine(info, data, lowered.model, lowered.calibration, spent)
+    options = EngineOptions(
+        targets=targets if library.is_rtx else (),
+        profiles=make_profiles(inputs, _own_profiles(inputs, parts, request)),
+        workspace=request.workspace or _WORKSPACE.get(model_kind(parts.source), _WORKSPACE_DEFAULT),
+        level=request.level,
+        sparse=request.sparse,
+        refit=request.refit,
+        version_compatible=request.version_compatible,
+        timing_cache=request.timing_cache,
+    )
+    plan = build_engine(library, data, options, _told(progress, role))
+    changed = {
+        "payload": f"{role}.plan",
+        "format": library.name,
+        "profiles": options.profiles,
+        "layers_before": plan.layers_before,
+        "layers_after": plan.layers_after,
+    }
+    info = EngineInfo.model_validate({**info.model_dump(), **changed})
+    spent = time.perf_counter() - started
+    return BuiltEngine(info, plan.data, lowered.model, lowered.calibration, spent, plan.warnings)
+
+
+def _told(progress: Report | None, role: str) -> Callable[[str, int, int], None] | None:
+    if progress is None:
+        return None
+    return lambda phase, done, total: progress(role, phase, done, total)
+
+
+def _own_profiles(
+    inputs: Sequence[TensorInfo], parts: SplitGraphs, request: BuildRequest
+) -> list[str]:
+    """The user's profiles, said of the window input, for a part's own first input."""
+    if not any(isinstance(size, str) for info in inputs for size in info.shape):
+        return []
+    texts = []
+    for text in request.profiles:
+        name, equals, rest = text.partition("=")
+        if parts.result is not None and name == parts.window_input:
+            bounds = [bound.split("x")[0] for bound in rest.split(":")]
+            text = f"{inputs[0].name}{equals}{':'.join(bounds)}"
+        texts.append(text)
+    return texts

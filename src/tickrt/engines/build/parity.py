@@ -1,0 +1,193 @@
+"""The built engine beside the original ONNX in float32, on the same rows.
+
+Entry points: `windows_of` (rows → windows), `OrtGraph` (an ONNX graph on the CPU), `chain`,
+`compare` (figures), `TOLERANCES`.
+
+Figures: largest and mean absolute error over all outputs, share of rows with the same argmax, and
+the Kullback-Leibler divergence (nats) of the outputs where they are distributions.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from onnx import ModelProto
+
+from tickrt.engines.bundle.manifest import Parity
+from tickrt.errors import EngineError, ModelError
+
+__all__ = ["TOLERANCES", "OrtGraph", "chain", "compare", "fused_layers", "run_all", "windows_of"]
+
+Array = np.ndarray[Any, Any]
+Run = Callable[[dict[str, Array]], dict[str, Array]]
+
+TOLERANCES: Final = {"fp32": 1e-4, "fp16": 1e-2, "bf16": 5e-2, "int8": 5e-2, "fp8": 1e-1}
+_EPSILON: Final = 1e-12
+_CHUNK: Final = 32
+
+
+class OrtGraph:
+    """An ONNX graph in ONNX Runtime on the CPU. Raises ModelError where it cannot be loaded."""
+
+    def __init__(self, model: ModelProto | bytes, optimise: bool = True) -> None:
+        import onnxruntime as ort
+
+        options = ort.SessionOptions()
+        options.log_severity_level = 4
+        options.intra_op_num_threads = 1  # the same sums in the same order, every time
+        if not optimise:  # its optimiser computes FP8 Q/DQ wrongly on the CPU; the kernels do not
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        data = model if isinstance(model, bytes) else model.SerializeToString()
+        try:
+            self._session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime has a dozen kinds without a common base
+            first = str(error).strip().splitlines()[0]
+            raise ModelError(f"onnxruntime cannot run the model: {first}") from None
+        self.inputs = [value.name for value in self._session.get_inputs()]
+        self.outputs = [value.name for value in self._session.get_outputs()]
+        self.batch = self._session.get_inputs()[0].shape[0]
+
+    def run(self, feed: Mapping[str, Array]) -> dict[str, Array]:
+        """Outputs by name; inputs that the graph does not have are ignored."""
+        used = {name: feed[name] for name in self.inputs}
+        try:
+            values = self._session.run(self.outputs, used)
+        except Exception as error:
+            first = str(error).strip().splitlines()[0]
+            raise EngineError(f"onnxruntime: {first}") from None
+        return dict(zip(self.outputs, values, strict=True))
+
+
+def fused_layers(data: bytes) -> int:
+    """How many nodes an ONNX graph has after ONNX Runtime's fusions that every machine does."""
+    import onnx
+    import onnxruntime as ort
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "fused.onnx"
+        options = ort.SessionOptions()
+        options.log_severity_level = 4
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+        options.optimized_model_filepath = str(path)
+        ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        return len(onnx.load(path).graph.node)
+
+
+def windows_of(rows: Array, window: int, limit: int) -> Array:
+    """At most `limit` windows of consecutive rows, spread over all of them.
+
+    Args:
+        rows: float32 [n, F], n ≥ window.
+
+    Returns:
+        float32 [count, window, F].
+
+    Raises:
+        ModelError: too few rows.
+    """
+    if len(rows) < window:
+        raise ModelError(f"{len(rows)} rows are fewer than one window of {window}")
+    ends = np.linspace(window, len(rows), min(limit, len(rows) - window + 1)).astype(int)
+    picked = np.stack([rows[end - window : end] for end in dict.fromkeys(ends.tolist())])
+    return np.ascontiguousarray(picked, np.float32)
+
+
+def run_all(run: Run, name: str, windows: Array, batch: int) -> dict[str, Array]:
+    """Run windows in chunks of at most `batch`; outputs joined along the first axis."""
+    parts: list[dict[str, Array]] = []
+    for first in range(0, len(windows), batch):
+        parts.append(run({name: np.ascontiguousarray(windows[first : first + batch])}))
+    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+
+
+def chunk_of(session: OrtGraph) -> int:
+    """How many windows one call takes: the fixed batch of the graph, or a good number."""
+    return session.batch if isinstance(session.batch, int) else _CHUNK
+
+
+def chain(pre: Run | None, step: Run, window_input: str, known: str, newest: str) -> Run:
+    """`step(newest, pre(known))` as one function of the window [batch, T, F]."""
+
+    def run(feed: dict[str, Array]) -> dict[str, Array]:
+        window = feed[window_input]
+        states: dict[str, Array] = {}
+        if pre is not None:
+            states = pre({known: np.ascontiguousarray(window[:, :-1])})
+        return step({newest: np.ascontiguousarray(window[:, -1:]), **states})
+
+    return run
+
+
+def _divergence(reference: Array, got: Array) -> Array | None:
+    """KL(reference ‖ got) per row in nats, or None where they are not distributions."""
+    for values in (reference, got):
+        flat = values.reshape(-1, values.shape[-1]).astype(np.float64)
+        if (flat < -1e-6).any() or (np.abs(flat.sum(axis=1) - 1) > 1e-2).any():
+            return None
+    p = np.clip(reference.reshape(-1, reference.shape[-1]).astype(np.float64), _EPSILON, None)
+    q = np.clip(got.reshape(-1, got.shape[-1]).astype(np.float64), _EPSILON, None)
+    return np.asarray(np.maximum((p * np.log(p / q)).sum(axis=1), 0.0))
+
+
+def _round(value: float) -> float:
+    """Four significant digits: enough to judge by, and stable."""
+    return float(f"{value:.4g}")
+
+
+def compare(
+    reference: Mapping[str, Array],
+    got: Mapping[str, Array],
+    tolerance: float,
+    data: str,
+    names: Sequence[str] | None = None,
+) -> Parity:
+    """Figures of `got` against `reference`.
+
+    Args:
+        reference: outputs of the original in float32, by name, rows first.
+        got: the engine's.
+        tolerance: largest absolute error that passes.
+        data: what the rows were.
+        names: the outputs to compare; None: those of `reference`.
+    """
+    largest = total = 0.0
+    count = rows = agree = 0
+    divergences: list[Array] = []
+    for name in names or list(reference):
+        want, have = reference[name], got[name]
+        if want.shape != have.shape:
+            raise EngineError(f"output {name!r}: shape {have.shape}, expected {want.shape}")
+        if not np.isfinite(have).all():
+            return Parity(
+                status="failed",
+                reason="outputs are not finite:",
+                rows=len(want),
+                data=data,
+                tolerance=tolerance,
+            )
+        error = np.abs(want.astype(np.float64) - have.astype(np.float64))
+        largest, total = max(largest, float(error.max())), total + float(error.sum())
+        count += error.size
+        flat_want, flat_have = (v.reshape(-1, v.shape[-1]) for v in (want, have))
+        agree += int((flat_want.argmax(axis=1) == flat_have.argmax(axis=1)).sum())
+        rows += len(flat_want)
+        divergence = _divergence(want, have)
+        if divergence is not None:
+            divergences.append(divergence)
+    passed = largest <= tolerance
+    kl = np.concatenate(divergences) if divergences else None
+    return Parity(
+        status="passed" if passed else "failed",
+        rows=rows,
+        data=data,
+        max_abs=_round(largest),
+        mean_abs=_round(total / max(count, 1)),
+        argmax_agreement=_round(agree / max(rows, 1)),
+        kl_max=_round(float(kl.max())) if kl is not None else None,
+        kl_mean=_round(float(kl.mean())) if kl is not None else None,
+        tolerance=tolerance,
+    )

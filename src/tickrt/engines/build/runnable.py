@@ -1,0 +1,131 @@
+"""What the loop runs of a bundle: the whole model or its split, as the loop's engines take them.
+
+Entry point: `runnable`. The bundle was verified when it was opened (`compat.load_bundle`); each
+payload's digest is verified here, on reading.
+
+Known limits: bundles whose engines are ONNX; plans are for the TensorRT backend.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from tickrt.engines.build.build import BANK
+from tickrt.engines.bundle.format import Bundle
+from tickrt.engines.bundle.manifest import EngineInfo, Manifest
+from tickrt.engines.graph.check import LoopModel, model_info
+from tickrt.engines.split.plan import BankTensor, SplitPlan
+from tickrt.errors import BundleError, IncompatibleError
+
+__all__ = ["runnable"]
+
+
+def _engines(bundle: Bundle) -> dict[str, EngineInfo]:
+    engines: dict[str, EngineInfo] = {e.role: e for e in bundle.manifest.engines}
+    for engine in engines.values():
+        if engine.format != "onnx":
+            raise IncompatibleError(
+                f"{bundle.path}: its engines are {engine.format} plans; the onnxruntime backend "
+                f"needs ONNX: tickrt build --rebuild {bundle.path} -o X.bundle "
+                "--backend onnxruntime"
+            )
+    return engines
+
+
+def _interface(bundle: Bundle, engines: dict[str, EngineInfo], content: bytes) -> LoopModel:
+    """The model as the loop checks it, from the manifest alone: the original may not be in it."""
+    manifest, facts = bundle.manifest, bundle.manifest.split or {}
+    first = engines["pre"].inputs[0]
+    window, width = first.shape[1], first.shape[2]
+    if not isinstance(window, int) or not isinstance(width, int):
+        raise BundleError(f"{bundle.path}: the window of its `pre` is not fixed")
+    output = engines["step"].outputs[0]
+    last = output.shape[-1]
+    return LoopModel(
+        name=manifest.name,
+        content=content,
+        sha256=manifest.model.sha256,
+        input=str(facts["input"]),
+        output=output.name,
+        window=window + 1,
+        width=width,
+        n_outputs=last if isinstance(last, int) else 3,
+        metadata=_metadata(manifest),
+    )
+
+
+def _metadata(manifest: Manifest) -> dict[str, str]:
+    model = manifest.model
+    entries = {
+        "tickrt.feature_hash": model.feature_hash,
+        "tickrt.spec": model.spec,
+        "tickrt.horizon_ns": None if model.horizon_ns is None else str(model.horizon_ns),
+    }
+    return {key: value for key, value in entries.items() if value is not None}
+
+
+def _bank(bundle: Bundle) -> tuple[BankTensor, ...]:
+    facts = (bundle.manifest.split or {}).get("bank", [])
+    if not facts:
+        return ()
+    values = np.frombuffer(bundle.payload(BANK), "<f4").astype(np.float32)
+    tensors, at = [], 0
+    for entry in facts:
+        size = math.prod(entry["shape"])
+        start = values[at : at + size].reshape(entry["shape"])
+        tensors.append(BankTensor(str(entry["name"]), str(entry["following"]), start))
+        at += size
+    return tuple(tensors)
+
+
+def runnable(bundle: Bundle) -> tuple[LoopModel, SplitPlan | None]:
+    """The model's interface, and its split where the bundle has one.
+
+    Args:
+        bundle: opened by `compat.load_bundle`, with its key where it is encrypted.
+
+    Returns:
+        for a whole model, its checked ONNX in `LoopModel.content`, and None; for a split one, the
+        plan, and an interface whose `content` is empty.
+
+    Raises:
+        IncompatibleError: its engines are TensorRT plans.
+        BundleError, TamperedError: a payload is missing, damaged or cannot be decrypted.
+        ModelError: the whole model does not fit the loop's contract.
+    """
+    engines = _engines(bundle)
+    if "full" in engines:
+        return model_info(bundle.payload(engines["full"].payload), bundle.path), None
+    if "pre" not in engines or "step" not in engines:
+        raise BundleError(f"{bundle.path}: has no `pre` and `step`, and no whole model")
+    manifest, facts = bundle.manifest, bundle.manifest.split or {}
+    stateful = bool(manifest.builder.options.get("stateful"))
+    bank = _bank(bundle)
+    pre, step, advance = (
+        bundle.payload(engines[role].payload) if role in engines else b""
+        for role in ("pre", "step", "advance")
+    )
+    parity = manifest.parity.model_dump(mode="json")
+    mode = "carry" if stateful else "bank" if bank and advance else "pre"
+    plan = SplitPlan(
+        mode=mode,  # type: ignore[arg-type]
+        pre=pre,
+        step=step,
+        advance=advance,
+        known=str(facts["known"]),
+        newest=str(facts["newest"]),
+        states=tuple(
+            (str(s["name"]), tuple(abs(int(d)) for d in s["shape"])) for s in facts["states"]
+        ),
+        bank=bank,
+        figures={
+            # Of probabilities: what is absolute is relative to 1.
+            "parity": parity | {"max_rel": parity["max_abs"]},
+            "rows_per_s": {},
+            "state_bytes": facts["state_bytes"],
+            "on_path_share": max(o["share_on_path"] for o in facts["outputs"]),
+        },
+    )
+    return _interface(bundle, engines, b""), plan

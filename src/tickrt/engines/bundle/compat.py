@@ -1,0 +1,139 @@
+"""May this bundle run on this machine? If not: both sides named, and the command that rebuilds it.
+
+Entry points: `Here.look` (what this machine has), `check_here`, `load_bundle`.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tickrt.engines.bundle.crypto import AesKey, PublicKey
+from tickrt.engines.bundle.format import Bundle, open_bundle
+from tickrt.engines.bundle.manifest import Manifest
+from tickrt.engines.tensorrt.gpu import Gpu, gpus
+from tickrt.errors import FeatureMismatchError, IncompatibleError
+
+__all__ = ["Here", "check_here", "library_version", "load_bundle", "platform_name"]
+
+_LIBRARIES = ("onnxruntime", "tensorrt", "tensorrt_rtx")
+
+
+def platform_name() -> str:
+    """Operating system and processor, as the manifest records them."""
+    return f"{platform.system().lower()}-{platform.machine().lower()}"
+
+
+def library_version(name: str) -> str | None:
+    """The installed version, read without importing the library."""
+    try:
+        return importlib.metadata.version(name.replace("_", "-"))
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+@dataclass(frozen=True)
+class Here:
+    """What decides over loading: GPUs, and installed libraries with their versions."""
+
+    gpus: tuple[Gpu, ...]
+    libraries: Mapping[str, str]
+    platform: str
+
+    @classmethod
+    def look(cls, with_gpus: bool = True) -> Here:
+        """This machine; without its GPUs the CUDA driver is left alone."""
+        found = {name: library_version(name) for name in _LIBRARIES}
+        installed = {name: version for name, version in found.items() if version}
+        return cls(tuple(gpus()) if with_gpus else (), installed, platform_name())
+
+
+def _major(version: str) -> str:
+    return version.split(".")[0]
+
+
+def _same_version(manifest: Manifest, have: str) -> bool:
+    want = manifest.builder.version
+    if manifest.builder.backend == "onnxruntime" or manifest.builder.options.get(
+        "version_compatible"
+    ):
+        return _major(want) == _major(have)
+    return want == have
+
+
+def check_here(manifest: Manifest, where: str, here: Here | None = None) -> None:
+    """Whether the bundle may run here.
+
+    Args:
+        manifest: the bundle's.
+        where: its file, for the message and the command.
+        here: the machine; None: this one.
+
+    Raises:
+        IncompatibleError: library, version, operating system, GPU architecture or driver differ.
+    """
+    here = here or Here.look(with_gpus=manifest.builder.backend == "tensorrt")
+    builder = manifest.builder
+    differences = []
+    have = here.libraries.get(builder.library)
+    if have is None:
+        differences.append(("library", f"{builder.library} {builder.version}", "not installed"))
+    elif not _same_version(manifest, have):
+        differences.append((builder.library, builder.version, have))
+    target = ""
+    if builder.backend == "tensorrt":
+        if builder.platform != here.platform:
+            differences.append(("platform", builder.platform, here.platform))
+        first = here.gpus[0] if here.gpus else None
+        if first is None or first.arch not in builder.gpu_arch:
+            found = f"{first.arch} ({first.name})" if first else "no GPU"
+            differences.append(("GPU architecture", ", ".join(builder.gpu_arch), found))
+        if first and builder.driver and builder.driver != first.driver:
+            differences.append(("CUDA driver", builder.driver, first.driver))
+        if first and builder.library == "tensorrt_rtx":
+            target = f" --target {first.arch}"
+    if differences:
+        sides = "; ".join(f"{what}: built for {a}, here {b}" for what, a, b in differences)
+        command = f"tickrt build --rebuild {where} -o {where}{target}"
+        if builder.backend == "tensorrt" and not here.gpus:
+            command += " --backend onnxruntime"
+        raise IncompatibleError(f"{where}: {sides}; rebuild it here with: {command}")
+
+
+def load_bundle(
+    path: Path,
+    trust: Sequence[PublicKey] = (),
+    key: AesKey | None = None,
+    allow_unsigned: bool = False,
+    feature_hash: str | None = None,
+    here: Here | None = None,
+) -> Bundle:
+    """Open a bundle to run it here: verified, compatible, and made for the running features.
+
+    Args:
+        path, trust, key, allow_unsigned: as for `open_bundle`.
+        feature_hash: the running spec's; None: not checked.
+        here: the machine; None: this one.
+
+    Raises:
+        BundleError, TamperedError: as for `open_bundle`.
+        IncompatibleError: built for another machine or library.
+        FeatureMismatchError: built for another feature spec.
+    """
+    bundle = open_bundle(path, trust, key, allow_unsigned)
+    try:
+        check_here(bundle.manifest, str(path), here)
+        built_for = bundle.manifest.model.feature_hash
+        if feature_hash is not None and built_for != feature_hash:
+            raise FeatureMismatchError(
+                f"{path}: built for feature hash {built_for}, the running spec has {feature_hash}; "
+                "train and build with the running spec, or name the bundle's own spec "
+                f"({bundle.manifest.model.spec})"
+            )
+    except BaseException:
+        bundle.close()
+        raise
+    return bundle

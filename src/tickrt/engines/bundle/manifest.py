@@ -1,0 +1,172 @@
+"""What a bundle says about itself: the manifest, readable without any key.
+
+Entry points: `Manifest` and its parts; `Manifest.to_bytes` gives the canonical JSON that is hashed
+and signed, `Manifest.from_bytes` reads it back.
+
+Invariants: canonical JSON (sorted keys, no spaces, UTF-8), so equal manifests have equal bytes;
+nothing in it depends on the time or the machine's name, so equal builds have equal manifests.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from tickrt.errors import BundleError
+
+__all__ = [
+    "Builder",
+    "Calibration",
+    "EngineInfo",
+    "Manifest",
+    "ModelFacts",
+    "Parity",
+    "TensorInfo",
+]
+
+Role = Literal["full", "pre", "step", "advance"]
+Format = Literal["onnx", "tensorrt", "tensorrt_rtx"]
+Shape = tuple[int | str, ...]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class TensorInfo(_Part):
+    """A named input or output: dtype as NumPy names it; a dynamic axis is its name."""
+
+    name: str
+    dtype: str
+    shape: Shape
+
+
+class ModelFacts(_Part):
+    """The ONNX model that the bundle was built from."""
+
+    name: str
+    sha256: str
+    kind: str = "unknown"
+    opset: int = 17
+    parameters: int = 0
+    feature_hash: str | None = None
+    spec: str | None = None
+    horizon_ns: int | None = None
+
+
+class Builder(_Part):
+    """What built the engines, and for what they were built; loading elsewhere is refused.
+
+    `gpu_arch` are compute capabilities such as ``8.6``; empty for engines that run on the CPU.
+    `driver` is the CUDA driver's version where the build used a GPU.
+    """
+
+    backend: Literal["tensorrt", "onnxruntime"]
+    library: str
+    version: str
+    gpu_arch: tuple[str, ...] = ()
+    driver: str | None = None
+    platform: str
+    reproducible: str
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class Calibration(_Part):
+    """How INT8 or FP8 scales came about; `scales` by ``role:tensor``."""
+
+    method: Literal["minmax", "entropy", "percentile"]
+    samples: int
+    rows_sha256: str
+    scales: dict[str, float]
+
+
+class Parity(_Part):
+    """The engine beside the original ONNX in float32, on the same rows.
+
+    Errors are absolute, on the outputs; `kl_*` is the Kullback-Leibler divergence in nats.
+    """
+
+    status: Literal["passed", "failed", "not run here"]
+    reason: str = ""
+    rows: int = 0
+    data: str = ""
+    max_abs: float | None = None
+    mean_abs: float | None = None
+    argmax_agreement: float | None = None
+    kl_max: float | None = None
+    kl_mean: float | None = None
+    tolerance: float | None = None
+
+
+class EngineInfo(_Part):
+    """One engine of the bundle and the payload that holds it."""
+
+    role: Role
+    payload: str
+    format: Format
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    profiles: tuple[dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]], ...] = ()
+    layers_before: int = 0
+    layers_after: int | None = None
+    precision: dict[str, str] = Field(default_factory=dict)
+
+
+class Manifest(_Part):
+    """Everything that can be known of a bundle without its keys."""
+
+    format: Literal[1] = 1
+    name: str
+    tickrt: str
+    model: ModelFacts
+    builder: Builder
+    precision: Literal["fp32", "fp16", "bf16", "int8", "fp8"]
+    keep: tuple[str, ...] = ()
+    engines: tuple[EngineInfo, ...]
+    calibration: Calibration | None = None
+    parity: Parity
+    split: dict[str, Any] | None = None
+    gates: dict[str, Any] = Field(default_factory=dict)
+
+    def to_bytes(self) -> bytes:
+        """The canonical JSON: equal manifests give equal bytes."""
+        return json.dumps(
+            self.model_dump(mode="json"),
+            sort_keys=True,
+            separators=(",", ":"),
+            ensure_ascii=False,
+            allow_nan=False,
+        ).encode()
+
+    @property
+    def digest(self) -> bytes:
+        """SHA-256 of `to_bytes`: the associated data of every encrypted payload."""
+        return hashlib.sha256(self.to_bytes()).digest()
+
+    @classmethod
+    def from_bytes(cls, data: bytes, where: str) -> Manifest:
+        """Read a manifest.
+
+        Raises:
+            BundleError: not JSON, or a field is missing, unknown or of a wrong type; names it.
+        """
+        try:
+            decoded = json.loads(data)
+        except (ValueError, RecursionError):
+            raise BundleError(f"{where}: the manifest is not JSON") from None
+        known = decoded.get("format") if isinstance(decoded, dict) else None
+        if known != 1:
+            raise BundleError(f"{where}: manifest format {known!r}; this tickrt reads format 1")
+        try:
+            return cls.model_validate(decoded)
+        except ValidationError as error:
+            first = error.errors()[0]
+            path = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in first["loc"])
+            raise BundleError(f"{where}: manifest ${path}: {first['msg']}") from None
+
+    def engine(self, role: str) -> EngineInfo | None:
+        """The engine of that role, or None."""
+        return next((e for e in self.engines if e.role == role), None)

@@ -1,0 +1,209 @@
+"""A split that was checked and timed once, and is then kept on disk.
+
+Entry point: `plan(model)` → `SplitPlan`: the graphs as bytes, what lies between them, and what to
+run off the path (`pre`, or `advance` where that was measured to be cheaper). Verifying and timing
+take a second or so; the result is kept in the cache folder under the digest of the model, of the
+split's source and of ONNX Runtime's version, so that the next start costs nothing.
+
+A split that is not exact is not used: `SplitPlan.usable` is False and `why_not` says why.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from tickrt.compile.jit import cache_dir
+from tickrt.engines.graph.check import LoopModel
+from tickrt.engines.split import SplitResult, draw, measure, split, verify
+from tickrt.engines.split.check import random_rows
+
+__all__ = ["BankTensor", "Mode", "SplitPlan", "plan"]
+
+Mode = Literal["pre", "bank", "carry"]
+_VERIFY_WINDOWS = 64
+_MEASURE_S = 0.6
+
+
+@dataclass(frozen=True, eq=False)
+class BankTensor:
+    """One tensor of the staggered bank: read as `name`, put out as `following`."""
+
+    name: str
+    following: str
+    start: NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class SplitPlan:
+    """How to run a model split.
+
+    Attributes:
+        mode: what runs off the path: ``pre`` over the known rows, the ``bank`` of staggered states,
+            or ``carry`` (states from the last step, for models trained so).
+        pre, step, advance: serialised graphs; empty where there is none.
+        known, newest: names of `pre`'s input and of `step`'s row.
+        states: (name, shape at batch 1) of what goes from `pre` to `step`.
+        bank: the bank's tensors.
+        figures: parity, times in µs, share of multiply-adds on the path, a drawing (SVG).
+        why_not: why the model runs whole, where it does.
+    """
+
+    mode: Mode
+    pre: bytes
+    step: bytes
+    advance: bytes
+    known: str
+    newest: str
+    states: tuple[tuple[str, tuple[int, ...]], ...]
+    bank: tuple[BankTensor, ...]
+    figures: dict[str, Any]
+    why_not: str = ""
+
+    @property
+    def usable(self) -> bool:
+        """True when `step` may stand for the model."""
+        return bool(self.step) and not self.why_not
+
+
+@cache
+def _source_digest() -> str:
+    digest = hashlib.sha256()
+    folder = Path(__file__).parent
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _key(model: LoopModel, stateful: bool) -> str:
+    import onnxruntime
+
+    text = f"{model.sha256} {stateful} {_source_digest()} {onnxruntime.__version__}"
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def _graph(model: onnx.ModelProto | None) -> bytes:
+    return b"" if model is None else model.SerializeToString()
+
+
+def _why_not(result: SplitResult) -> str:
+    """What the loop's engine cannot run, beside what could not be split."""
+    if result.step is None:
+        return result.why_not
+    if any(state.dtype != "float32" for state in result.states):
+        return "a state is not float32"
+    if result.pre is None:
+        return "the model does not use the older rows: there is nothing to prepare"
+    return ""
+
+
+def _make(model: LoopModel, stateful: bool) -> SplitPlan:
+    whole = onnx.load_model_from_string(model.content)
+    result = split(whole, stateful=stateful)
+    why_not, figures, mode = _why_not(result), {}, "pre"
+    if not why_not:
+        # With carried state only the first window equals the whole model: its start is the same.
+        count = result.window + (0 if stateful else _VERIFY_WINDOWS - 1)
+        parity = verify(result, whole, random_rows(result, count), advance=not stateful)
+        times = measure(result, whole, seconds=_MEASURE_S)
+        mode = "carry" if stateful else {"advance": "bank", "pre": "pre"}[times.off_path]
+        if mode == "carry" and result.advance is None:
+            why_not = f"no carried state: {result.no_advance}"
+        figures = {
+            "parity": asdict(parity),
+            "time_us": asdict(times),
+            "rows_per_s": times.ticks_per_second,
+            "on_path_share": max(cost.share for cost in result.costs),
+            "state_bytes": result.state_bytes,
+            "drawing": draw(result),
+        }
+        if not parity.ok:
+            why_not = f"the split is not exact: relative error {parity.max_rel:.2g}"
+    return SplitPlan(
+        mode=mode,  # type: ignore[arg-type]
+        pre=_graph(result.pre),
+        step=_graph(result.step),
+        advance=_graph(result.advance),
+        known=result.known,
+        newest=result.newest,
+        states=tuple((s.name, s.shape_at(1)) for s in result.states),
+        bank=tuple(
+            BankTensor(b.name, b.following, np.asarray(b.start, np.float32)) for b in result.bank
+        ),
+        figures=figures,
+        why_not=why_not,
+    )
+
+
+def _store(plan_: SplitPlan, folder: Path) -> None:
+    """Write into a folder of its own and rename: a reader sees all of it or nothing."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent))
+    for name in ("pre", "step", "advance"):
+        (temporary / f"{name}.onnx").write_bytes(getattr(plan_, name))
+    starts: dict[str, Any] = {b.name: b.start for b in plan_.bank}
+    np.savez(temporary / "bank.npz", **starts)
+    facts = {
+        "mode": plan_.mode,
+        "known": plan_.known,
+        "newest": plan_.newest,
+        "states": plan_.states,
+        "bank": [(b.name, b.following) for b in plan_.bank],
+        "figures": plan_.figures,
+        "why_not": plan_.why_not,
+    }
+    (temporary / "plan.json").write_text(json.dumps(facts), encoding="utf-8")
+    try:
+        os.rename(temporary, folder)
+    except OSError:  # another process was first
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _load(folder: Path) -> SplitPlan:
+    facts = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
+    graphs = {name: (folder / f"{name}.onnx").read_bytes() for name in ("pre", "step", "advance")}
+    with np.load(folder / "bank.npz") as starts:
+        bank = tuple(BankTensor(n, f, starts[n]) for n, f in facts["bank"])
+    return SplitPlan(
+        mode=facts["mode"],
+        **graphs,
+        known=facts["known"],
+        newest=facts["newest"],
+        states=tuple((name, tuple(shape)) for name, shape in facts["states"]),
+        bank=bank,
+        figures=facts["figures"],
+        why_not=facts["why_not"],
+    )
+
+
+def plan(model: LoopModel, *, stateful: bool = False) -> SplitPlan:
+    """The checked and timed split of `model`, from the cache or made now.
+
+    Args:
+        model: a checked model.
+        stateful: it was trained with carried state: states come from the last step.
+    """
+    folder = cache_dir().parent / "split" / _key(model, stateful)
+    try:
+        return _load(folder)
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError, KeyError):  # a damaged entry is made again
+        shutil.rmtree(folder, ignore_errors=True)
+    made = _make(model, stateful)
+    try:
+        _store(made, folder)
+    except OSError:  # a full or read-only disk costs the next start a second, nothing else
+        shutil.rmtree(folder, ignore_errors=True)
+    return made

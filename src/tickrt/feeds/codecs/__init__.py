@@ -1,0 +1,1 @@
+"""Bytes → events, without I/O, into a `buffer.EventBuffer`: `binance`, `coinbase`."""

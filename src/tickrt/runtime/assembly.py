@@ -1,0 +1,189 @@
+"""From a configuration to the parts of a session: streams, engines, strategies, wired up.
+
+Entry point: `assemble(config, files)`. Strategies that use the same (symbol, spec) share a
+stream, those that also use the same model share an engine; everything is ordered so that whoever
+listens to one thing lies side by side (`state.Wiring`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tickrt.config import SessionConfig, StrategySettings
+from tickrt.engines.graph.check import check_spec
+from tickrt.engines.split.plan import plan
+from tickrt.errors import ConfigError
+from tickrt.feature.spec import FeatureSpec, load_spec
+from tickrt.feature.streams import Streams, new_streams
+from tickrt.market.book import new_book
+from tickrt.market.instrument import Instrument
+from tickrt.observe.clock import ticks_per_ns
+from tickrt.risk.limits import new_risk
+from tickrt.runtime.backends.handle import Engine, RowRing, new_engines
+from tickrt.runtime.backends.null import NullEngine
+from tickrt.runtime.backends.onnxruntime.split import SplitEngine
+from tickrt.runtime.backends.onnxruntime.whole import OrtEngine
+from tickrt.runtime.loop.state import Loop, new_loop, new_wiring
+from tickrt.runtime.model_source import Source, load_source
+from tickrt.strategy.params import TakerParams
+from tickrt.strategy.state import Mode, StrategyConfig, new_strategies
+
+__all__ = ["Assembly", "StrategySlot", "assemble"]
+
+
+@dataclass(frozen=True)
+class StrategySlot:
+    """One strategy with everything that its settings name."""
+
+    name: str
+    settings: StrategySettings
+    symbol: int
+    instrument: Instrument
+    spec: FeatureSpec
+    source: Source | None  # None with the null backend
+
+    @property
+    def stream_key(self) -> tuple[int, str]:
+        """Strategies with the same key share rows."""
+        return self.symbol, self.spec.hash
+
+    @property
+    def engine_key(self) -> tuple[int, str, str]:
+        """Strategies with the same key share an engine."""
+        return self.symbol, self.spec.hash, self.source.identity if self.source else ""
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """What a session runs; `slots` are in the order of the loop's strategies."""
+
+    loop: Loop
+    slots: tuple[StrategySlot, ...]
+    engines: tuple[Engine, ...]
+
+    def close(self) -> None:
+        """Release the engines."""
+        for engine in self.engines:
+            engine.close()
+
+
+def _spec_of(settings: StrategySettings, source: Source) -> FeatureSpec:
+    """The named spec, or the one that lies with the model or that its metadata names."""
+    if settings.spec is not None:
+        return load_spec(settings.spec)
+    if source.spec is not None:
+        return load_spec(source.spec)
+    name = source.model.metadata.get("tickrt.spec")
+    if name is None:
+        raise ConfigError(
+            f"{source.model.name}: its metadata names no feature spec: say which one with --spec"
+        )
+    return load_spec(name)
+
+
+def _slot(
+    config: SessionConfig, settings: StrategySettings, markets: Sequence[Instrument]
+) -> StrategySlot:
+    symbols = [market.symbol for market in markets]
+    wanted = settings.symbol or symbols[0]
+    if wanted not in symbols:
+        raise ConfigError(f"strategy symbol {wanted!r} is not in the data: {', '.join(symbols)}")
+    symbol = symbols.index(wanted)
+    policy = "taker" if isinstance(settings.policy, TakerParams) else "maker"
+    source: Source | None = None
+    if config.backend == "null" and settings.spec is not None:
+        spec = load_spec(settings.spec)
+    else:
+        source = load_source(settings, config)
+        spec = _spec_of(settings, source)
+        check_spec(source.model, spec)
+    if config.backend == "null":
+        source = None
+    return StrategySlot(settings.name or policy, settings, symbol, markets[symbol], spec, source)
+
+
+def _ring(streams: Streams, k: int) -> RowRing:
+    first = streams.rows.ctypes.data + 4 * int(streams.row_offset[k])
+    return RowRing(first, int(streams.window[k]), int(streams.width[k]))
+
+
+def _engine(config: SessionConfig, slot: StrategySlot, ring: RowRing) -> Engine:
+    source = slot.source
+    if config.stateful and not config.split:
+        raise ConfigError("--stateful carries the states that the split has: drop --no-split")
+    if source is None:
+        return NullEngine()
+    if source.plan is not None and not config.split:
+        raise ConfigError(
+            f"{source.model.name}: the bundle was built split: for the whole window build it with "
+            "`tickrt build --no-split`"
+        )
+    if source.built and config.stateful and (source.plan is None or source.plan.mode != "carry"):
+        raise ConfigError(f"{source.model.name}: build the bundle with --stateful to run it so")
+    found = source.plan
+    if config.split and not source.built:
+        made = plan(source.model, stateful=config.stateful)
+        if config.stateful and not made.usable:
+            why = made.why_not
+            raise ConfigError(f"{source.model.name}: cannot run with carried state: {why}")
+        found = made if made.usable else None
+    if found is not None:
+        return SplitEngine(source.model, found, ring, config.threads)
+    return OrtEngine(source.model, ring, config.threads)
+
+
+def assemble(config: SessionConfig, markets: Sequence[Instrument], tape_records: int) -> Assembly:
+    """Read models and specs, allocate everything, open the engines.
+
+    Args:
+        config: the session.
+        markets: the instrument of each symbol, in the order of the data.
+        tape_records: room on the tape.
+
+    Raises:
+        ConfigError, ModelError, FeatureMismatchError, SpecError: what does not fit, both sides.
+    """
+    if len({market.symbol for market in markets}) != len(markets):
+        raise ConfigError(f"two files of one symbol: {[market.symbol for market in markets]}")
+    slots = sorted(
+        (_slot(config, settings, markets) for settings in config.strategies),
+        key=lambda slot: slot.engine_key,
+    )
+    stream_keys = sorted({slot.stream_key for slot in slots})
+    engine_keys = sorted({slot.engine_key for slot in slots})
+    by_stream = {slot.stream_key: slot for slot in slots}
+    by_engine = {slot.engine_key: slot for slot in slots}
+    streams = new_streams(
+        [(key[0], by_stream[key].spec, markets[key[0]].tick_size) for key in stream_keys]
+    )
+    engine_stream = [stream_keys.index(key[:2]) for key in engine_keys]
+    engines: list[Engine] = []
+    for key, k in zip(engine_keys, engine_stream, strict=True):
+        engines.append(_engine(config, by_engine[key], _ring(streams, k)))
+    deadline = int(config.deadline_us * 1e3 * ticks_per_ns())
+    strategy_engine = [engine_keys.index(slot.engine_key) for slot in slots]
+    loop = new_loop(
+        new_book([market.tick_size for market in markets]),
+        streams,
+        new_engines(engines, engine_stream, deadline),
+        new_strategies([_strategy(s, e) for s, e in zip(slots, strategy_engine, strict=True)]),
+        new_risk([slot.settings.risk for slot in slots]),
+        new_wiring(len(markets), [k[0] for k in stream_keys], engine_stream, strategy_engine),
+        tape_records=tape_records,
+        healthy_needed=config.healthy_needed,
+        paper=config.paper,
+    )
+    return Assembly(loop, tuple(slots), tuple(engines))
+
+
+def _strategy(slot: StrategySlot, engine: int) -> StrategyConfig:
+    settings = slot.settings
+    return StrategyConfig(
+        instrument=slot.instrument,
+        symbol=slot.symbol,
+        engine=engine,
+        params=settings.policy,
+        fallback=settings.fallback,
+        mode=Mode.SHADOW if settings.shadow else Mode.LIVE,
+    )

@@ -1,0 +1,1 @@
+"""How the models that ship were made: rows, labels, networks, cards (extra `[train]`)."""
