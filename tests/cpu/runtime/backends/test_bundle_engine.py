@@ -36,7 +36,7 @@ def bundle_of(name: str, folder: Path, **more: Any) -> Path:
 @pytest.fixture(autouse=True)
 def window(monkeypatch: pytest.MonkeyPatch) -> None:
     """The bench's ring holds as many rows as the models' windows."""
-    monkeypatch.setattr("test_engines_contract.T", T)
+    monkeypatch.setattr("helpers.engine_bench.T", T)
 
 
 @pytest.mark.parametrize(

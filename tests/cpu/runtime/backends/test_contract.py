@@ -129,13 +129,3 @@ def test_engine_of_other_outputs_is_refused() -> None:
 
     with pytest.raises(ConfigError, match="expected 3 outputs"):
         new_engines([Odd()], [0], 1)
-
-
-def test_codes_and_columns_of_the_kernels_are_those_of_python() -> None:
-    k = backend_kernels
-    assert (k.OK, k.PENDING, k.FAILED, k.STALE) == (
-        Code.OK,
-        Code.PENDING,
-        Code.ENGINE_FAILED,
-        Code.ENGINE_STALE,
-    )
