@@ -124,7 +124,7 @@ def play_batch(events, x, times, c, q, batch_ns):
         return q, OK
     before = x.counters[COUNT_SIGNALS] + x.counters[COUNT_FAULTS]
     began = clock()
-    code = step(x, s, q - 1, batch_ns, events[q - 1]["exch_ts"], began)
+    code = step(x, s, q - 1, batch_ns, events[q - 1]["exch_ts"], began, began)
     took = clock() - began
     inferences = x.counters[COUNT_SIGNALS] + x.counters[COUNT_FAULTS] - before
     c.state[BUSY] = start + charge(c, inferences, took)

@@ -154,7 +154,7 @@ class Backtest(LoopRun):
 
     def _series(self, p: int, series: dict[str, Any]) -> dict[str, Any]:
         """The chart's series with the gross equity beside the net one, from the signals."""
-        mine = self.recorder.series[p].records()
+        mine = self.recorder.series(p)
         mine = mine[thin(len(mine))]
         fills = self.fills()
         fills = fills[fills["strategy"] == p]

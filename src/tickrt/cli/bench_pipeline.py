@@ -49,7 +49,7 @@ def measure(data: Path, spec: str, repeat: int, quiet: bool) -> dict[str, Any]:
     reports = []
     for i in range(repeat):
         with working(f"{spec}: loading and compiling", quiet):
-            session = Session(_config(data, spec))
+            session = Session(_config(data, spec), keep_records=False)
         with session, bar(f"{spec}: {i + 1} of {repeat}", quiet) as report:
             reports.append(session.run(progress=report))
     reports.sort(key=lambda r: r["latency_us"]["tick_to_order"]["p99"])

@@ -14,6 +14,7 @@ same result (the clock then counts nanoseconds). Addresses are int64.
   memory access.
 - `trailing_zeros(word)`, `leading_zeros(word)`: of a uint64 that is not zero.
 - `pause()`: the spin-wait hint.
+- `prefetch_write(address)`: fetch the cache line there, to write it soon; never faults.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ __all__ = [
     "load_f64",
     "load_i64",
     "pause",
+    "prefetch_write",
     "store_i64",
     "store_release",
     "trailing_zeros",
@@ -136,6 +138,19 @@ if JIT:
         return types.void(), codegen
 
     @intrinsic
+    def prefetch_write(typingctx, address):
+        def codegen(context, builder, _signature, args):
+            module, name = builder.module, "llvm.prefetch.p0i8"
+            byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
+            kind = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
+            function = module.globals.get(name) or ir.Function(module, kind, name)
+            to_write, keep, data = ir.Constant(word, 1), ir.Constant(word, 3), ir.Constant(word, 1)
+            builder.call(function, [builder.inttoptr(args[0], byte), to_write, keep, data])
+            return context.get_dummy_value()
+
+        return types.void(types.int64), codegen
+
+    @intrinsic
     def load_acquire(typingctx, address):
         def codegen(_context, builder, _signature, args):
             pointer = builder.inttoptr(args[0], _I64.as_pointer())
@@ -220,6 +235,9 @@ else:
     clock = time.perf_counter_ns
 
     def pause():
+        return None
+
+    def prefetch_write(address):
         return None
 
     def load_i64(address):

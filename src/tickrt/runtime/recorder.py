@@ -1,13 +1,13 @@
 """The reader of a loop's record ring: what a report needs, in bounded memory, and all of it on
 disk where that is wanted.
 
-Entry point: `Recorder(ring, strategies, keep)`; `start` it before the loop, `finish` it after the
-loop has ended. It reads in a thread of its own, 2¹⁵ records at a time.
+Entry point: `Recorder(ring, strategies, keep=…)`; `start` it before the loop, `finish` it after the
+loop has ended. It reads in a thread of its own, without the GIL, 2¹⁵ records at a time.
 
 Invariants: memory does not grow with the session: each strategy's signals are thinned while they
-come (every second one is dropped when there are more than `2 · SERIES`), and the first `FILLS`
-fills are held. With `keep` every record also goes to a temporary file, which has no name
-and is gone with the recorder.
+come (at `2 · SERIES` every second one is dropped, and only every second, fourth, … one is taken
+from there on; the newest is always held), and the first `FILLS` fills are held. With `keep` every record
+also goes to a temporary file, which has no name and is gone with the recorder.
 """
 
 from __future__ import annotations
@@ -15,16 +15,17 @@ from __future__ import annotations
 import tempfile
 import threading
 import time
-from typing import IO
+from typing import IO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tickrt.compile import codes
-from tickrt.memory.records import DTYPES, RECORD_DTYPE, SIGNAL_DTYPE, of_kind
+from tickrt.memory.records import DTYPES, FILL_DTYPE, RECORD_DTYPE, SIGNAL_DTYPE, of_kind
 from tickrt.memory.ring import Ring
+from tickrt.runtime.recorder_kernels import HELD, SEEN, STRIDE, drain
 
-__all__ = ["FILLS", "SERIES", "Recorder", "Thinned"]
+__all__ = ["FILLS", "SERIES", "Held", "Recorder"]
 
 SERIES = 2000  # points of a chart
 FILLS = 100_000  # fills that are held without `keep`
@@ -32,42 +33,29 @@ _AT_ONCE = 1 << 15
 _IDLE_S = 0.001
 
 
-class Thinned:
-    """Records of one kind, evenly thinned while they come.
+class Held(NamedTuple):
+    """What a recorder holds of P strategies, as compiled code sees it."""
 
-    Every record is held up to ``2 · limit``; then every second one is dropped, and only every
-    second, fourth, … one is taken from there on. The newest is always held.
-    """
+    counts: NDArray[np.int64]  # [RECORD_KINDS] records read
+    series: NDArray[np.void]  # SIGNAL_DTYPE[P, 2 · SERIES]
+    series_state: NDArray[np.int64]  # [P, 3] signals seen, every how many-th is taken, held
+    last: NDArray[np.void]  # SIGNAL_DTYPE[P] the newest
+    fills: NDArray[np.void]  # FILL_DTYPE[FILLS]
+    keep: NDArray[np.int64]  # [1] 1: copy every record out
 
-    def __init__(self, limit: int = SERIES) -> None:
-        self._limit = limit
-        self._stride, self.count = 1, 0
-        self._parts: list[NDArray[np.void]] = []
-        self._held = 0
-        self._last: NDArray[np.void] = np.zeros(0, SIGNAL_DTYPE)
 
-    def add(self, records: NDArray[np.void]) -> None:
-        """Take records in their order."""
-        if not len(records):
-            return
-        first = -self.count % self._stride
-        chosen = records[first :: self._stride].copy()
-        self._parts.append(chosen)
-        self._held += len(chosen)
-        self.count += len(records)
-        self._last = records[-1:].copy()
-        while self._held > 2 * self._limit:
-            kept = np.concatenate(self._parts)[::2]
-            self._parts, self._held, self._stride = [kept], len(kept), self._stride * 2
-
-    def records(self) -> NDArray[np.void]:
-        """What is held, in order."""
-        if not self._parts:
-            return self._last
-        held = np.concatenate(self._parts)
-        if (self.count - 1) % self._stride:
-            held = np.concatenate([held, self._last])
-        return held
+def new_held(strategies: int, keep: bool) -> Held:
+    """Nothing held yet."""
+    state = np.zeros((strategies, 3), np.int64)
+    state[:, STRIDE] = 1
+    return Held(
+        counts=np.zeros(codes.RECORD_KINDS, np.int64),
+        series=np.zeros((strategies, 2 * SERIES), SIGNAL_DTYPE),
+        series_state=state,
+        last=np.zeros(strategies, SIGNAL_DTYPE),
+        fills=np.zeros(FILLS, FILL_DTYPE),
+        keep=np.array([int(keep)], np.int64),
+    )
 
 
 class Recorder:
@@ -86,11 +74,12 @@ class Recorder:
         self._file: IO[bytes] | None = None
         if keep:
             self._file = tempfile.TemporaryFile(prefix="tickrt-records-")  # noqa: SIM115 - see close
-        self._fills: list[NDArray[np.void]] = []
-        self._fills_held = 0
-        self.counts = np.zeros(codes.RECORD_KINDS, np.int64)
-        self.series = [Thinned() for _ in range(strategies)]
+        self.held = new_held(strategies, keep)
+        view = ring.view.events
+        self._views = (view.view(SIGNAL_DTYPE), view.view(FILL_DTYPE))
+        self._out = np.zeros(_AT_ONCE, RECORD_DTYPE)
         self.error: BaseException | None = None
+        self._drain()  # compile, or load from the cache
 
     def start(self) -> None:
         """Begin to read; again, where the loop goes on after an end."""
@@ -114,41 +103,45 @@ class Recorder:
         if error is not None:
             raise error
 
+    def _drain(self) -> int:
+        return int(drain(self._ring.view, *self._views, self.held, self._out))
+
     def _read(self) -> None:
         while True:
             ended = self._ended.is_set()  # first: what was published before it is read below
-            records = self._ring.read(_AT_ONCE)
-            if len(records):
-                self._take(records)
+            count = self._drain()
+            if count:
+                self._keep(count)
             elif ended:
                 return
             else:
                 time.sleep(_IDLE_S)
 
-    def _take(self, records: NDArray[np.void]) -> None:
+    def _keep(self, count: int) -> None:
         """Never raises: a reader that stops would make a replay wait for ever."""
         try:
-            self._note(records)
+            if self._file is not None:
+                self._file.write(self._out[:count].tobytes())
         except OSError as error:
             self.error = self.error or error
-            self._file = None
+            self._file, self.held.keep[0] = None, 0
 
-    def _note(self, records: NDArray[np.void]) -> None:
-        self.counts += np.bincount(records["record"], minlength=codes.RECORD_KINDS)
-        signals = of_kind(records, codes.RECORD_SIGNAL)
-        for p, series in enumerate(self.series):
-            series.add(signals[signals["strategy"] == p])
-        fills = of_kind(records, codes.RECORD_FILL)[: FILLS - self._fills_held]
-        if len(fills):
-            self._fills.append(fills)
-            self._fills_held += len(fills)
-        if self._file is not None:
-            self._file.write(records.tobytes())
+    def count(self, kind: int) -> int:
+        """How many records of a kind were read."""
+        return int(self.held.counts[kind])
+
+    def series(self, p: int) -> NDArray[np.void]:
+        """The signals of strategy `p`, thinned evenly, first and newest included: at most
+        ``2 · SERIES + 1`` of `SIGNAL_DTYPE`."""
+        seen, stride, held = (int(self.held.series_state[p, i]) for i in (SEEN, STRIDE, HELD))
+        kept = self.held.series[p, :held]
+        if seen and (seen - 1) % stride:
+            return np.concatenate([kept, self.held.last[p : p + 1]])
+        return kept.copy()
 
     def fills(self) -> NDArray[np.void]:
         """The first fills, at most `FILLS`: `FILL_DTYPE`."""
-        empty = np.zeros(0, DTYPES[codes.RECORD_FILL])
-        return np.concatenate([empty, *self._fills])
+        return self.held.fills[: min(self.count(codes.RECORD_FILL), FILLS)]
 
     def records(self, kind: int) -> NDArray[np.void]:
         """Every record of a kind (`codes.RECORD_*`), in order; needs `keep`, after `finish`.

@@ -55,7 +55,7 @@ def series(
     """Per strategy: time, mid, signal, position, equity, thinned for a chart."""
     result = []
     for p, slot in enumerate(assembly.slots):
-        mine = recorder.series[p].records()
+        mine = recorder.series(p)
         mine = mine[thin(len(mine))]
         tick = markets[slot.symbol].tick_size
         result.append(
@@ -112,8 +112,8 @@ def _notes(assembly: Assembly, recorder: Recorder) -> list[str]:
             f"the record ring was full: {kinds} are missing here and in what was kept; no order "
             "was lost"
         )
-    if recorder.counts[RECORD_FILL] > FILLS:
-        count = int(recorder.counts[RECORD_FILL])
+    if recorder.count(RECORD_FILL) > FILLS:
+        count = recorder.count(RECORD_FILL)
         notes.append(f"fill_list holds the first {FILLS:,} of {count:,} fills")
     for e, engine in enumerate(assembly.engines):
         code = int(assembly.loop.engines.code[e * ENGINE_ROWS])

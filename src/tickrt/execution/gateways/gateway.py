@@ -11,7 +11,7 @@ process: a venue of one's own takes orders with `take`, and answers with `acknow
     read_reports(ctx, ts_ns)      publish what is known by `ts_ns` in `reports`
     on_batch(ctx, s, first, end)  events first … end − 1 of symbol s were decided on
 
-Each returns an int64 `Code`. None of them may block.
+Each returns an int64 `Code`; an address of 0 means that there is nothing to do. None may block.
 
 Invariants: a report names an order that was published; a full `reports` ring is an error, never a
 lost report. Known limit: one gateway per loop.
@@ -87,12 +87,8 @@ GatewayMaker = Callable[[GatewayContext], GatewayLike]
 
 
 @cache
-def _functions() -> tuple[CFunction, CFunction, CFunction]:
-    return (
-        c_function(kernels.nothing_2, 2),
-        c_function(kernels.nothing_4, 4),
-        c_function(kernels.discard, 2),
-    )
+def _discard() -> CFunction:
+    return c_function(kernels.discard, 2)
 
 
 class Gateway:
@@ -147,8 +143,7 @@ class Gateway:
 
     def handle(self) -> NDArray[np.int64]:
         """int64[4] in the order of `codes.GATEWAY_*`: nothing to call, the rings are all."""
-        nothing_2, nothing_4, _ = (function.address for function in _functions())
-        return np.array([nothing_2, nothing_2, nothing_4, 0], np.int64)
+        return np.zeros(codes.GATEWAY_COLUMNS, np.int64)
 
     def describe(self) -> dict[str, Any]:
         """Its name and its rings."""
@@ -261,7 +256,6 @@ class NullGateway(Gateway):
     def handle(self) -> NDArray[np.int64]:
         """int64[4] in the order of `codes.GATEWAY_*`."""
         row = np.zeros(codes.GATEWAY_COLUMNS, np.int64)
-        nothing_2, nothing_4, discard = (function.address for function in _functions())
-        row[codes.GATEWAY_SUBMIT], row[codes.GATEWAY_READ_REPORTS] = discard, nothing_2
-        row[codes.GATEWAY_ON_BATCH], row[codes.GATEWAY_CTX] = nothing_4, self._ctx.ctypes.data
+        row[codes.GATEWAY_SUBMIT] = _discard().address
+        row[codes.GATEWAY_CTX] = self._ctx.ctypes.data
         return row

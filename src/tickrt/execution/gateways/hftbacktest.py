@@ -33,7 +33,7 @@ from tickrt.compile.by_ref import Pinned
 from tickrt.compile.codes import EXCH
 from tickrt.compile.jit import CFunction, c_function
 from tickrt.errors import ConfigError, DataError
-from tickrt.execution.gateways import hftbacktest_kernels, kernels
+from tickrt.execution.gateways import hftbacktest_kernels
 from tickrt.execution.gateways.gateway import CAPACITY, GatewayContext
 from tickrt.market.instrument import Instrument
 from tickrt.memory.records import INTENT_DTYPE, REPORT_DTYPE
@@ -131,11 +131,10 @@ def _address(function: Any) -> int:
 
 
 @cache
-def _functions() -> tuple[CFunction, CFunction, CFunction]:
+def _functions() -> tuple[CFunction, CFunction]:
     return (
         c_function(hftbacktest_kernels.venue_submit, 2),
         c_function(hftbacktest_kernels.venue_read_reports, 2),
-        c_function(kernels.nothing_4, 4),
     )
 
 
@@ -185,7 +184,8 @@ class HftbacktestGateway:
 
     def handle(self) -> NDArray[np.int64]:
         """int64[4] in the order of `codes.GATEWAY_*`."""
-        return np.array([*(f.address for f in _functions()), self._pinned.address], np.int64)
+        submit, read_reports = (function.address for function in _functions())
+        return np.array([submit, read_reports, 0, self._pinned.address], np.int64)
 
     def describe(self) -> dict[str, Any]:
         """Its name."""

@@ -1,21 +1,11 @@
-"""The C functions of gateways that do nothing in the loop's thread, and how a report is published.
+"""What gateways share: how a report is published, how orders are thrown away.
 
-Entry point for other gateways: `publish_report`.
+Entry points: `publish_report`, and `discard`, a C function.
 """
 
 from tickrt.compile.codes import OK, RING_FULL
 from tickrt.compile.intrinsics import load_acquire, load_i64, store_release
 from tickrt.compile.jit import kernel_internal
-
-
-def nothing_2(ctx, ts_ns):
-    """A function of a gateway that has nothing to do."""
-    return OK
-
-
-def nothing_4(ctx, s, first, end):
-    """The same for `on_batch`."""
-    return OK
 
 
 def discard(ctx, ts_ns):

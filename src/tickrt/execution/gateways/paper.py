@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from tickrt.compile.by_ref import Pinned
 from tickrt.compile.jit import CFunction, c_function
-from tickrt.execution.gateways import kernels, paper_kernels
+from tickrt.execution.gateways import paper_kernels
 from tickrt.execution.gateways.gateway import CAPACITY, GatewayContext
 from tickrt.memory.records import INTENT_DTYPE, REPORT_DTYPE
 from tickrt.memory.ring import Ring
@@ -29,8 +29,8 @@ __all__ = ["PaperGateway"]
 
 
 @cache
-def _functions() -> tuple[CFunction, CFunction]:
-    return c_function(kernels.nothing_2, 2), c_function(paper_kernels.paper_on_batch, 4)
+def _on_batch() -> CFunction:
+    return c_function(paper_kernels.paper_on_batch, 4)
 
 
 class PaperGateway:
@@ -57,8 +57,7 @@ class PaperGateway:
 
     def handle(self) -> NDArray[np.int64]:
         """int64[4] in the order of `codes.GATEWAY_*`."""
-        nothing, on_batch = (function.address for function in _functions())
-        return np.array([nothing, nothing, on_batch, self._pinned.address], np.int64)
+        return np.array([0, 0, _on_batch().address, self._pinned.address], np.int64)
 
     def describe(self) -> dict[str, Any]:
         """Its name."""

@@ -12,6 +12,7 @@ from tickrt.compile.codes import (
     COUNT_CURSOR,
     COUNT_ERROR,
     COUNT_LAST_TS,
+    COUNT_OPEN,
     COUNT_STARTED,
     COUNT_WAITED,
     OK,
@@ -96,8 +97,7 @@ def play_batch(feed, x, pace, s, first, q):
     record(x.hist, STAGE_BOOK, now - c[COUNT_STARTED])
     last = feed.events[(q - 1) & feed.mask]
     ts_ns = last["local_ts"]
-    code = read_reports(x, ts_ns)
-    code = min(code, step(x, s, q - 1, ts_ns, last["exch_ts"], ready))
+    code = step(x, s, q - 1, ts_ns, last["exch_ts"], ready, now)
     code = min(code, submit_orders(x, ts_ns))
     code = min(code, on_batch(x, s, first, q, ts_ns))
     if code < 0:
@@ -146,6 +146,10 @@ def loop(feed, x, pace):
         while q < end:
             if x.settings[WAIT_FOR_RECORDS] != 0 and not room(x.records):
                 wait_for_room(x)
+            if x.counters[COUNT_OPEN] == 0:
+                code = read_reports(x, x.counters[COUNT_LAST_TS])
+                if code < 0:
+                    return fail(x, code, q, -1)
             q, s = take_batch(feed.events, feed.mask, q, end, x)
             if s == -2:
                 return x.counters[COUNT_ERROR]

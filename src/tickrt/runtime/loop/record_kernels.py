@@ -14,13 +14,14 @@ from tickrt.compile.codes import (
     RECORD_ROW,
     RECORD_SIGNAL,
 )
-from tickrt.compile.intrinsics import clock, load_acquire, store_release
+from tickrt.compile.intrinsics import clock, load_acquire, prefetch_write, store_release
 from tickrt.compile.jit import kernel, kernel_internal
 from tickrt.market.kernels import NO_ASK, NO_BID, best
 from tickrt.memory.records import NO_MID
 from tickrt.strategy.kernels import equity
 
 HEAD, LIMIT = 0, 1  # columns of RecordRing.state
+PREFETCHED = 8  # records that a batch with an order usually makes
 
 
 @kernel_internal
@@ -40,6 +41,14 @@ def reserve(r, kind):
 def publish_records(r):
     """What was written until now can be read."""
     store_release(r.published, r.state[HEAD])
+
+
+@kernel_internal
+def prefetch_records(r):
+    """Fetch the slots of the next batch's records: the reader's core has them."""
+    head = r.state[HEAD]
+    for i in range(PREFETCHED):
+        prefetch_write(r.base + 64 * ((head + i) & r.mask))
 
 
 @kernel_internal

@@ -90,6 +90,7 @@ class RecordRing(NamedTuple):
     mask: int
     published: int  # address of the count that may be read
     consumed: int  # address of the count that was read
+    base: int  # address of the first slot
     state: NDArray[np.int64]  # [2] next record to write; where the room ends as far as we know
     lost: NDArray[np.int64]  # [RECORD_KINDS] records that found no room
 
@@ -174,6 +175,7 @@ def _record_ring(ring: Ring) -> RecordRing:
         mask=ring.view.mask,
         published=ring.view.published,
         consumed=ring.view.consumed,
+        base=int(memory.ctypes.data),
         state=np.zeros(2, np.int64),
         lost=np.zeros(RECORD_KINDS, np.int64),
     )

@@ -52,6 +52,7 @@ from tickrt.market.kernels import apply_event, best, check
 from tickrt.observe.kernels import record
 from tickrt.risk.kernels import check_intent, check_loss
 from tickrt.runtime.loop.record_kernels import (
+    prefetch_records,
     publish_records,
     record_clock,
     record_fill,
@@ -183,11 +184,8 @@ def submit_engines(x, s):
 
 @kernel
 def await_result(x, w, seq, started):
-    """Wait for the result of row `w` of the engine table on row `seq`; its Code.
-
-    A result that came later than its deadline after `started` is a fault, also from an engine that
-    computed it on this very thread: the book that it would trade on has moved on since.
-    """
+    """Wait for the result of row `w` of the engine table on row `seq`, until its deadline after
+    `started`; its Code."""
     code = x.engines.code[w]
     if code < 0:
         return code
@@ -198,23 +196,25 @@ def await_result(x, w, seq, started):
             return ENGINE_TIMEOUT
         pause()
         code = call2(poll, ctx, seq)
-    if code < 0:
-        return code
-    if clock() - started > x.engines.deadline[w]:
-        return ENGINE_TIMEOUT
-    total = 0.0
-    for i in range(x.engines.table[w, codes.ENGINE_N_OUTPUTS]):
-        total += load_f32(x.engines.table[w, codes.ENGINE_OUTPUT] + 4 * i)
-    return OK if math.isfinite(total) else ENGINE_NOT_FINITE
+    return min(code, OK)
 
 
 @kernel
 def read_signal(x, w):
-    """The head of row `w` of the engine table: outputs → `x.signal` (down, flat, up)."""
-    out = x.engines.table[w, codes.ENGINE_OUTPUT]
+    """The head of row `w` of the engine table: outputs → `x.signal` (down, flat, up).
+
+    Returns OK, or ENGINE_NOT_FINITE where an output is NaN or infinite.
+    """
+    out, count = x.engines.table[w, codes.ENGINE_OUTPUT], 0
     if x.engines.head[w] == codes.HEAD_PROBABILITIES:
-        for i in range(3):
-            x.signal[i] = load_f32(out + 4 * i)
+        count = 3
+        x.signal[0] = load_f32(out)
+        x.signal[1] = load_f32(out + 4)
+        x.signal[2] = load_f32(out + 8)
+    total = x.signal[0] + x.signal[1] + x.signal[2]
+    for i in range(count, x.engines.table[w, codes.ENGINE_N_OUTPUTS]):
+        total += load_f32(out + 4 * i)
+    return OK if math.isfinite(total) else ENGINE_NOT_FINITE
 
 
 @kernel
@@ -285,17 +285,24 @@ def decide_and_send(x, p, s, seq, code, ts_ns, event_ts_ns, ready):
 
 @kernel
 def answer_row(x, w, e, s, seq, submitted, ts_ns, event_ts_ns, ready):
-    """Engine row `w` of engine `e`: its result, then every strategy that listens to it."""
+    """Engine row `w` of engine `e`: its result, then every strategy that listens to it.
+
+    A result that came later than its deadline is a fault, also from an engine that computed it on
+    this very thread: the book that it would trade on has moved on since.
+    """
     before = x.counters[codes.COUNT_STAGE_ENDED]
     code = await_result(x, w, seq, submitted)
-    x.engines.code[w] = code
+    finite = read_signal(x, w)
     now = clock()
+    if code >= 0:
+        code = ENGINE_TIMEOUT if now - submitted > x.engines.deadline[w] else finite
+    x.engines.code[w] = code
     record(x.hist, codes.STAGE_ENGINE, now - before)
     x.counters[codes.COUNT_SIGNALS if code >= 0 else codes.COUNT_FAULTS] += 1
     result = OK
     for p in range(x.wiring.strategies[e], x.wiring.strategies[e + 1]):
         if x.engines.current[p] == w:
-            read_signal(x, w)
+            read_signal(x, w)  # again: the fallback of another strategy may stand there
             done = decide_and_send(x, p, s, seq, code, ts_ns, event_ts_ns, ready)
             result = min(result, done)
     after = clock()
@@ -306,19 +313,19 @@ def answer_row(x, w, e, s, seq, submitted, ts_ns, event_ts_ns, ready):
 
 
 @kernel
-def step(x, s, q, ts_ns, event_ts_ns, ready):
+def step(x, s, q, ts_ns, event_ts_ns, ready, began):
     """A complete batch of symbol `s`: row → engine → policy → risk → orders in the queue.
 
     Args: `q` is the number of the batch's last event, `ts_ns` its local time, `event_ts_ns` the
-    exchange's, `ready` the clock when the batch became readable. Returns a Code.
+    exchange's, `ready` the clock when the batch became readable, `began` that when its book was
+    complete. Returns a Code.
     """
     result = OK
-    before = clock()
     if make_rows(x, s, ts_ns) == 0:
         return result
     submitted = clock()
     x.counters[codes.COUNT_STAGE_ENDED] = submitted
-    record(x.hist, codes.STAGE_FEATURES, submitted - before)
+    record(x.hist, codes.STAGE_FEATURES, submitted - began)
     submit_engines(x, s)
     for k in range(x.wiring.streams[s], x.wiring.streams[s + 1]):
         seq = x.streams.seq[k]
@@ -375,23 +382,28 @@ def take_reports(x, ts_ns):
 @kernel
 def read_reports(x, ts_ns):
     """Let the gateway say what it knows by `ts_ns`, and read it. Returns a Code."""
-    code = call2(x.gateway[codes.GATEWAY_READ_REPORTS], x.gateway[codes.GATEWAY_CTX], ts_ns)
+    code = OK
+    if x.gateway[codes.GATEWAY_READ_REPORTS] != 0:
+        code = call2(x.gateway[codes.GATEWAY_READ_REPORTS], x.gateway[codes.GATEWAY_CTX], ts_ns)
     return min(code, take_reports(x, ts_ns))
 
 
 @kernel
 def submit_orders(x, ts_ns):
     """Tell the gateway that orders lie in the queue, where they do. Returns a Code."""
-    if load_acquire(x.order_queue.consumed) == load_i64(x.order_queue.published):
+    submit, queue = x.gateway[codes.GATEWAY_SUBMIT], x.order_queue
+    if submit == 0 or load_acquire(queue.consumed) == load_i64(queue.published):
         return OK
-    return call2(x.gateway[codes.GATEWAY_SUBMIT], x.gateway[codes.GATEWAY_CTX], ts_ns)
+    return call2(submit, x.gateway[codes.GATEWAY_CTX], ts_ns)
 
 
 @kernel
 def on_batch(x, s, first, end, ts_ns):
     """The gateway sees the batch of events first … end − 1; its answers are read. A Code."""
-    ctx = x.gateway[codes.GATEWAY_CTX]
-    code = call4(x.gateway[codes.GATEWAY_ON_BATCH], ctx, s, first, end)
+    code = OK
+    if x.gateway[codes.GATEWAY_ON_BATCH] != 0:
+        ctx = x.gateway[codes.GATEWAY_CTX]
+        code = call4(x.gateway[codes.GATEWAY_ON_BATCH], ctx, s, first, end)
     return min(code, take_reports(x, ts_ns))
 
 
@@ -417,4 +429,5 @@ def finish_batch(x, q, ts_ns):
         c[codes.COUNT_CLOCK_NS] = ts_ns
         record_clock(x, q, ts_ns)
     publish_records(x.records)
+    prefetch_records(x.records)
     c[codes.COUNT_CURSOR] = q
