@@ -25,7 +25,7 @@ from tickrt.backtest.latency import InferenceLatency
 from tickrt.backtest.metrics import Metrics, measure
 from tickrt.compile.codes import LOCAL, NEW
 from tickrt.compile.jit import JIT
-from tickrt.config import SessionConfig
+from tickrt.config import HftbacktestGateway, SessionConfig
 from tickrt.errors import raise_code
 from tickrt.execution.gateways.hftbacktest import VENUE_FAILED, VenueConfig, open_venue
 from tickrt.market.event_file import instruments_of, load_events, merge_events
@@ -57,8 +57,8 @@ class Backtest:
 
     Args:
         config: the session; its `paper` and `pace` are not used.
-        venue: the simulated venue.
-        latency: what each inference is charged.
+        venue: the simulated venue; default: the config's gateway.
+        latency: what each inference is charged; default: what the gateway says.
     """
 
     def __init__(
@@ -69,8 +69,10 @@ class Backtest:
     ) -> None:
         started = time.perf_counter()
         self.config = config
-        self.venue_config = venue or VenueConfig()
-        self.latency = latency or InferenceLatency.measured()
+        gateway = config.gateway
+        own = gateway if isinstance(gateway, HftbacktestGateway) else None
+        self.venue_config = venue or own or VenueConfig()
+        self.latency = latency or InferenceLatency.configured(own)
         files = [load_events(path) for path in config.data]
         self.markets = instruments_of(files, [s.symbol for s in config.strategies])
         self.events = merge_events(files)
@@ -252,8 +254,9 @@ def run_backtest(
 
     Args:
         config: the session.
-        venue: the simulated venue; default: `VenueConfig()`.
-        latency: what each inference is charged; default: what it takes in the backtest itself.
+        venue: the simulated venue; default: the config's gateway, else `VenueConfig()`.
+        latency: what each inference is charged; default: what the gateway says, else what it takes
+            in the backtest itself.
         progress: called with (events done, events in all).
 
     Raises:

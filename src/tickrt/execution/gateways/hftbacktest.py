@@ -22,21 +22,18 @@ import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tickrt.errors import ConfigError, DataError, EngineError
 from tickrt.execution.orders import SLOTS
+from tickrt.literals import Exchange, QueueModel
 from tickrt.market.instrument import Instrument
 
-__all__ = ["Exchange", "OpenVenue", "QueueModel", "Venue", "VenueConfig", "open_venue"]
+__all__ = ["OpenVenue", "Venue", "VenueConfig", "open_venue"]
 
-QueueModel = Literal[
-    "risk_adverse", "log_prob", "log_prob2", "power_prob", "power_prob2", "power_prob3"
-]
-Exchange = Literal["partial", "whole"]
 
 # Columns of `Venue.calls`: addresses.
 CALLS: tuple[str, ...] = (
@@ -65,10 +62,9 @@ class VenueConfig:
     """The simulated venue.
 
     Attributes:
-        queue_model: how our place in a queue advances besides by trades: `risk_adverse`, the
-        default,
-            only by trades (a lower bound of fills); the others when quantity before us is
-            cancelled, with the probability models of hftbacktest.
+        queue_model: how our place in a queue advances: `risk_adverse` only by trades (a lower bound
+            of fills); the others also when quantity before us is cancelled, with the probability
+            models of hftbacktest.
         queue_power: exponent of the `power_prob` models.
         exchange: fill orders also in part (`partial`), or `whole` or not at all.
         entry_latency_ns: from our decision to the venue.
