@@ -7,9 +7,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 OUT    ?= out/demo
 
-# Package by package, so that a minute of installing is not a minute of silence.
-INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off
-NAMES   = awk '/^Collecting/ {print "      " $$2; fflush()} /^(Building|Installing)/ {print "      installing …"; fflush()} /^ERROR/ {print; fflush()}'
+# Package by package, so that a minute of installing is not a minute of silence; errors pass.
+INSTALL = $(BIN)/python -u -m pip install --disable-pip-version-check --progress-bar off
+NAMES   = 2> >(grep -v ^WARNING >&2) | awk '/^Collecting/ {print "      " $$2; fflush()} /^(Building|Installing)/ {print "      installing …"; fflush()} /^ERROR/ {print; fflush()}'
 
 .PHONY: help demo test check bench clean
 help:            ## this list
@@ -19,21 +19,21 @@ $(VENV)/.stamp: pyproject.toml
 	@echo "==> environment in $(VENV) (about 5 s)"
 	@$(PYTHON) -m venv $(VENV)
 	@echo "==> installing tickrt with numba, ONNX Runtime, hftbacktest, … (about a minute)"
-	@$(INSTALL) -e . | $(NAMES)
+	@$(INSTALL) -e . $(NAMES)
 	@touch $@
 
 $(VENV)/.stamp-dev: $(VENV)/.stamp
 	@echo "==> installing the tools for tests and checks (about a minute)"
-	@$(INSTALL) -e '.[dev]' | $(NAMES)
+	@$(INSTALL) -e '.[dev]' $(NAMES)
 	@touch $@
 
 $(VENV)/.stamp-bench: $(VENV)/.stamp-dev
 	@echo "==> installing what benchmarks compare with (about a minute)"
-	@$(INSTALL) -e '.[dev,bench]' | $(NAMES)
+	@$(INSTALL) -e '.[dev,bench]' $(NAMES)
 	@touch $@
 
 demo: $(VENV)/.stamp   ## simulate a session, run it through the loop, backtest it, write the report
-	@echo "==> demo into $(OUT) (about two minutes the first time, when the loop is compiled; then 15 s)"
+	@echo "==> demo into $(OUT) (about a minute the first time, when the loop is compiled; then 15 s)"
 	@$(BIN)/tickrt demo --out $(OUT) --force
 
 test: $(VENV)/.stamp-dev   ## the test suite

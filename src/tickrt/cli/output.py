@@ -132,7 +132,7 @@ def check_free(out: Path, force: bool, names: Sequence[str] = ()) -> None:
     taken = [path for path in there if path.exists() or path.is_symlink()]
     if taken and not force:
         raise ConfigError(
-            f"--out {out}: {taken[0]} exists: name another place, or replace it with --force"
+            f"--out {taken[0]}: it exists: name another place, or replace it with --force"
         )
 
 

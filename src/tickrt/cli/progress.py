@@ -5,9 +5,6 @@ without one, `first_compile(what)` for how long compiling will take.
 
 Nothing is shown with `quiet` (``--json``), with ``--quiet`` or ``--log-json``, on what is not a
 terminal, and for work that is over within half a second.
-
-How long a first compilation takes is remembered beside what was compiled (a file of seconds per
-command), so that the next one, after an update, is estimated by this machine and not by ours.
 """
 
 from __future__ import annotations
@@ -21,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -34,8 +31,8 @@ shown = True  # False with --quiet and --log-json
 
 _LOG = logging.getLogger("tickrt.cli")
 # Seconds on two cores of a Xeon; benchmarks/results/startup.json has the first one.
-_USUAL_S = {"run": 33.0, "backtest": 45.0, "simulate": 15.0}
-_WORTH_SAYING_S = 5.0
+_USUAL_S = {"run": 33.0, "backtest": 10.0, "simulate": 5.0}
+_PARTS = {"run": ("run",), "backtest": ("run", "backtest"), "simulate": ("simulate",)}
 
 
 def _display(timed: bool = True) -> Progress:
@@ -67,14 +64,12 @@ class FirstCompile:
     Attributes:
         what: ``run``, ``backtest`` or ``simulate``.
         about_s: the estimate.
-        folder: where its seconds are kept once they are known; None: nothing is compiled.
+        mark: the file that says that it is in the cache; it lies with what was compiled.
     """
 
     what: str
     about_s: float
-    folder: Path | None
-
-    SUFFIX: ClassVar[str] = ".seconds"
+    mark: Path
 
     @property
     def note(self) -> str:
@@ -82,29 +77,22 @@ class FirstCompile:
         return f" (compiling once, about {self.about_s:.0f} s)" if self.about_s else ""
 
     def done(self, seconds: float) -> None:
-        """Remember how long it took, for the next estimate on this machine."""
-        if self.folder is None or not self.about_s:
-            return
-        _LOG.info("compiled what %s needs in %.1f s", self.what, seconds)
-        with contextlib.suppress(OSError):  # an estimate is not worth an error
-            (self.folder / f"{self.what}{self.SUFFIX}").write_text(f"{seconds:.1f}\n")
+        """It is in the cache now; it took `seconds`."""
+        if self.about_s:
+            _LOG.info("compiled what %s needs in %.1f s", self.what, seconds)
+            with contextlib.suppress(OSError):  # an estimate is not worth an error
+                self.mark.touch()
 
 
 def first_compile(what: str) -> FirstCompile:
-    """What compiling will cost now, by what it cost on this machine before, else on ours."""
-    from tickrt.compile.jit import JIT, cache_dir
+    """What compiling will cost a command now."""
+    from tickrt.compile.jit import JIT
     from tickrt.compile.jit import config as numba_config  # type: ignore[attr-defined]
 
-    if not JIT:
-        return FirstCompile(what, 0.0, None)
-    name, folder = f"{what}{FirstCompile.SUFFIX}", Path(str(numba_config.CACHE_DIR))
-    if (folder / name).is_file():
-        return FirstCompile(what, 0.0, folder)
-    before = sorted(cache_dir().glob(f"*/{name}"), key=lambda path: path.stat().st_mtime)
-    about_s = _USUAL_S[what]
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        about_s = max(float(before[-1].read_text()), _WORTH_SAYING_S)
-    return FirstCompile(what, about_s, folder)
+    folder = Path(str(numba_config.CACHE_DIR))  # of this very source: see `compile.jit`
+    missing = [part for part in _PARTS[what] if not (folder / f"{part}.compiled").exists()]
+    about_s = sum(_USUAL_S[part] for part in missing) if JIT and what in missing else 0.0
+    return FirstCompile(what, about_s, folder / f"{what}.compiled")
 
 
 @contextmanager
