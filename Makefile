@@ -9,7 +9,8 @@ OUT    ?= out/demo
 
 # Package by package, so that a minute of installing is not a minute of silence; errors pass.
 INSTALL = $(BIN)/python -u -m pip install --disable-pip-version-check --progress-bar off
-NAMES   = 2> >(grep -v ^WARNING >&2) | awk '/^Collecting/ {print "      " $$2; fflush()} /^(Building|Installing)/ {print "      installing …"; fflush()} /^ERROR/ {print; fflush()}'
+NAMES   = 2> >(grep -v ^WARNING >&2) | sed -un -e 's/^Collecting \([^ ]*\).*/      \1/p' \
+	-e 's/^Installing collected.*/      unpacking all of these …/p' -e '/^ERROR/p'
 
 .PHONY: help demo test check bench clean
 help:            ## this list

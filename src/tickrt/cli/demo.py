@@ -46,7 +46,7 @@ def demo(
     if not as_json:
         typer.echo("tickrt demo: simulate a market, run it through the loop, backtest it")
     from tickrt.cli.data_simulate import simulate_file
-    from tickrt.cli.output import REPORT_FILES, RunFolder, print_json
+    from tickrt.cli.output import REPORT_FILES, RunFolder, emit
     from tickrt.cli.progress import first_compile
     from tickrt.report.report import write_report
 
@@ -69,10 +69,8 @@ def demo(
     tested = _backtest(data, chosen, as_json)
     write_report(tested, out / "backtest")
     wall_s = time.perf_counter() - started
-    if as_json:
-        print_json(_summary(meta, ran, tested, wall_s, out))
-    else:
-        _print(ran, tested, wall_s, out)
+    summary = _summary(meta, ran, tested, wall_s, out)
+    emit(summary, as_json, show=lambda: _print(ran, tested, wall_s, out))
 
 
 def _step(number: int, text: str, quiet: bool) -> None:

@@ -10,6 +10,7 @@ terminal, and for work that is over within half a second.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import sys
 import threading
@@ -89,10 +90,12 @@ def first_compile(what: str) -> FirstCompile:
     from tickrt.compile.jit import JIT
     from tickrt.compile.jit import config as numba_config  # type: ignore[attr-defined]
 
-    folder = Path(str(numba_config.CACHE_DIR))  # of this very source: see `compile.jit`
-    missing = [part for part in _PARTS[what] if not (folder / f"{part}.compiled").exists()]
+    # The cache is of this very source (`compile.jit`), and Numba's files in it of where it lies.
+    place = hashlib.sha256(str(Path(__file__).parent).encode()).hexdigest()[:12]
+    marks = {p: Path(numba_config.CACHE_DIR) / f"{p}-{place}.compiled" for p in _PARTS[what]}
+    missing = [part for part, mark in marks.items() if not mark.exists()]
     about_s = sum(_USUAL_S[part] for part in missing) if JIT and what in missing else 0.0
-    return FirstCompile(what, about_s, folder / f"{what}.compiled")
+    return FirstCompile(what, about_s, marks[what])
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""``tickrt registry add | list | promote | rollback | history | gc``."""
+"""``tickrt registry add | list | promote | rollback | history | gc`` (`watch` is beside it)."""
 
 from __future__ import annotations
 
