@@ -286,6 +286,7 @@ def _run(
         built = build_bundle(
             request, rows, said, lambda role, phase, done, total: report(done, total)
         )
+    out.parent.mkdir(parents=True, exist_ok=True)
     digest = write_built(built, out, sealed, signer)
     facts = {"path": str(out), "digest": digest, "bytes": out.stat().st_size, **built.report}
     facts |= {"signed": signer is not None, "encrypted": sealed is not None}

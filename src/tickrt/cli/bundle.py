@@ -200,6 +200,7 @@ def _parity(
     )
     facts = {k: v for k, v in parity.model_dump(mode="json").items() if v not in (None, "")}
     if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
         facts["digest"] = write_bundle(out, manifest, payloads, sealed, signer)
         facts["written"] = str(out)
     return facts

@@ -93,4 +93,5 @@ def _write(out: Path, made: FeatureRows, spec: FeatureSpec) -> None:
         table = pa.table({**others, **numbers})
         said = {"tickrt.feature_hash": spec.hash, "tickrt.spec": spec.name}
         parquet.write_table(table.replace_schema_metadata(said), buffer)
+    out.parent.mkdir(parents=True, exist_ok=True)
     write_file(out, [buffer.getvalue()])

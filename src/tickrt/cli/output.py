@@ -120,13 +120,13 @@ def print_table(
 
 
 def check_free(out: Path, force: bool, names: Sequence[str] = ()) -> None:
-    """Refuse to replace what is there.
+    """Before the work: refuse to replace what is there, and what cannot be written.
 
     Args:
         out: what --out names: a file, or with `names` a folder in which these would be written.
 
     Raises:
-        ConfigError: something of it exists, and not `force`.
+        ConfigError: something of it exists, and not `force`; or its folder cannot be written to.
     """
     there = [out / name for name in names] if names else [out]
     taken = [path for path in there if path.exists() or path.is_symlink()]
@@ -134,23 +134,14 @@ def check_free(out: Path, force: bool, names: Sequence[str] = ()) -> None:
         raise ConfigError(
             f"--out {taken[0]}: it exists: name another place, or replace it with --force"
         )
-
-
-def _prepare(out: Path) -> None:
-    """Make the folder `out`.
-
-    Raises:
-        ConfigError: it cannot be made or written to.
-    """
-    problem = None
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        problem = error.strerror or str(error)
-    if problem is None and not os.access(out, os.W_OK | os.X_OK):
-        problem = "not writable"
+    place = out.absolute() if names else out.absolute().parent
+    while not place.exists():  # what is missing will be made
+        place = place.parent
+    problem = None if place.is_dir() else f"{place} is a file"
+    if problem is None and not os.access(place, os.W_OK | os.X_OK):
+        problem = f"{place} is not writable"
     if problem is not None:
-        raise ConfigError(f"--out {out}: cannot write there ({problem}): name another folder")
+        raise ConfigError(f"--out {out}: cannot write there ({problem}): name another place")
 
 
 @dataclass(frozen=True)
@@ -170,24 +161,22 @@ class RunFolder:
     names: Sequence[str] = REPORT_FILES
 
     def check(self) -> None:
-        """Before any work: refuse a folder whose results would be lost. Raises ConfigError."""
-        if self.named is not None:
-            if self.named.exists() and not self.named.is_dir():
-                raise ConfigError(
-                    f"--out {self.named}: cannot write there (File exists): name another folder"
-                )
-            check_free(self.named, self.force, self.names)
-
-    def make(self) -> Path:
-        """The folder, made; a new one becomes ``out/latest`` and ``out/<command>-latest``.
+        """Before any work: refuse where results would be lost, or could not be written.
 
         Raises:
-            ConfigError: it cannot be made or written to.
+            ConfigError: as `check_free` says.
         """
         if self.named is not None:
-            _prepare(self.named)
+            check_free(self.named, self.force, self.names)
+        else:
+            check_free(_RUNS, force=True, names=("latest",))
+
+    def make(self) -> Path:
+        """The folder, made; a new one becomes ``out/latest`` and ``out/<command>-latest``."""
+        if self.named is not None:
+            self.named.mkdir(parents=True, exist_ok=True)
             return self.named
-        _prepare(_RUNS)
+        _RUNS.mkdir(exist_ok=True)
         name = f"{self.command}-{time.strftime('%Y%m%d-%H%M%S')}"
         folder, again = _RUNS / name, 1
         while True:

@@ -194,8 +194,8 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_work(
     command: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("tickrt.runtime.session.Session.run", pytest.fail)
-    monkeypatch.setattr("tickrt.backtest.run.Backtest.run", pytest.fail)
+    monkeypatch.setattr("tickrt.runtime.session.Session.__init__", pytest.fail)
+    monkeypatch.setattr("tickrt.backtest.run.Backtest.__init__", pytest.fail)
     (tmp_path / "file").write_text("in the way")
     for out in (tmp_path / "file", tmp_path / "file" / "below"):
         result = tickrt(command, *arguments(session, out))

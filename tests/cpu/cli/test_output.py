@@ -98,6 +98,23 @@ def test_refusal_comes_before_the_work(
     assert "report.html: it exists" in result.err
 
 
+@pytest.mark.parametrize("command", ["build", "data rows", "data simulate"])
+def test_a_folder_that_is_missing_is_made(
+    tickrt: Tickrt, session: Path, tmp_path: Path, command: str
+) -> None:
+    given = {
+        "build": [session / "tiny.onnx", "--backend", "onnxruntime"],
+        "data rows": [session / "btc.npz", "--spec", session / "tiny4.toml"],
+        "data simulate": ["--events", "100"],
+    }
+    out = tmp_path / "a" / "b" / "x.npz"
+    assert tickrt(*command.split(), *given[command], "-o", out).code == 0
+    assert out.is_file()
+    blocked = tickrt(*command.split(), *given[command], "-o", out / "below.npz")
+    assert blocked.code == 2
+    assert "cannot write there" in blocked.err
+
+
 def test_emit_prints_json_or_what_is_read(capsys: pytest.CaptureFixture[str]) -> None:
     output.emit({"a": float("nan")}, True, show=pytest.fail)
     assert json.loads(capsys.readouterr().out) == {"a": None}
