@@ -135,6 +135,7 @@ class Code(IntEnum):
     ORDERS_FULL = codes.ORDERS_FULL
     BAD_TRANSITION = codes.BAD_TRANSITION
     COLUMN_NOT_FINITE = codes.COLUMN_NOT_FINITE
+    VENUE_FAILED = codes.VENUE_FAILED
 
 
 _TABLE: dict[Code, tuple[type[TickrtError], str]] = {
@@ -164,6 +165,7 @@ _TABLE: dict[Code, tuple[type[TickrtError], str]] = {
         SpecError,
         "a user's feature column raised an exception or returned NaN or infinity",
     ),
+    Code.VENUE_FAILED: (EngineError, "the gateway's venue reported an error"),
 }
 
 

@@ -63,8 +63,8 @@ PUBLIC = {
     "tickrt.config": [
         "GATEWAYS",
         "POLICIES",
-        "HftbacktestGateway",
-        "PaperGateway",
+        "HftbacktestSettings",
+        "PaperSettings",
         "SessionConfig",
         "StrategySettings",
         "load_config",

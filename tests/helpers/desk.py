@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tickrt.compile.codes import BUY, DEPTH, GTC, NEW, SELL
 from tickrt.execution.kernels import on_sent
-from tickrt.execution.orders import Orders, new_fills, new_orders
+from tickrt.execution.orders import Orders, new_orders
 from tickrt.market.book import Book, new_book
 from tickrt.market.instrument import KNOWN, Instrument
 from tickrt.market.kernels import apply_event
@@ -40,7 +40,6 @@ class Desk:
     orders: Orders
     risk: Risk
     out: NDArray[np.void]
-    fills: NDArray[np.void]
     now: int = 1_000_000_000
     seq: int = 1
 
@@ -53,8 +52,8 @@ class Desk:
         """What the policy wants on a signal p(up) − p(down)."""
         up, down = max(signal, 0.0), max(-signal, 0.0)
         n = decide(
-            self.st, 0, self.book, 0, self.orders, down, 1.0 - up - down, up, self.seq, self.now,
-            self.out,
+            self.st, 0, self.book, 0, self.orders, np.array([down, 1.0 - up - down, up]), self.seq,
+            self.now, self.out,
         )  # fmt: skip
         return self.out[:n].copy()
 
@@ -85,7 +84,6 @@ def desk(
         orders=new_orders(1),
         risk=new_risk([limits or RiskLimits()]),
         out=new_intents(),
-        fills=new_fills(32),
     )
     for side, tick, qty in levels:
         made.level(side, tick, qty)

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tickrt.config import HftbacktestGateway
+from tickrt.config import HftbacktestSettings
 from tickrt.errors import ConfigError, DataError
 
 __all__ = ["InferenceLatency"]
@@ -93,7 +93,7 @@ class InferenceLatency:
         return cls.from_cdf(stages[stage], seed)
 
     @classmethod
-    def configured(cls, gateway: HftbacktestGateway | None) -> InferenceLatency:
+    def configured(cls, gateway: HftbacktestSettings | None) -> InferenceLatency:
         """What a session's gateway says; None: `measured`.
 
         Raises:

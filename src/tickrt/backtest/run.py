@@ -1,7 +1,7 @@
-"""A backtest: the parts of a session, recorded events, hftbacktest as the venue, a report.
+"""A backtest: a loop, recorded events, hftbacktest as the gateway, a report.
 
-Entry points: ``run_backtest(config, venue, latency, progress)`` → the report's dict; `Backtest` for
-what is behind it (intents, fills, marks, charged times).
+Entry points: ``run_backtest(config, venue, latency, progress)`` → the report; `Backtest` for what
+is behind it (intents, fills, marks, charged times).
 
 The compiled loop runs in a thread without the GIL; the calling thread reads counters for the
 progress bar. With the same files, models, parameters and charged times two backtests are equal byte
@@ -10,36 +10,27 @@ by byte.
 
 from __future__ import annotations
 
-import gc
-import threading
 import time
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tickrt import __version__
 from tickrt.backtest.kernels import replay
 from tickrt.backtest.latency import InferenceLatency
 from tickrt.backtest.metrics import Metrics, measure
-from tickrt.compile.codes import LOCAL, NEW
-from tickrt.compile.jit import JIT
-from tickrt.config import HftbacktestGateway, SessionConfig
-from tickrt.errors import raise_code
-from tickrt.execution.gateways.hftbacktest import VENUE_FAILED, VenueConfig, open_venue
+from tickrt.compile.codes import BATCH_END, LOCAL, NEW
+from tickrt.config import HftbacktestSettings, SessionConfig
+from tickrt.execution.gateways.hftbacktest import HftbacktestGateway, VenueConfig
 from tickrt.market.event_file import instruments_of, load_events, merge_events
 from tickrt.market.instrument import Instrument
+from tickrt.memory.ring import array_view
 from tickrt.observe.clock import ticks_per_ns
-from tickrt.observe.machine import machine_info
-from tickrt.runtime.assembly import Assembly, assemble
-from tickrt.runtime.loop.state import tape_room
-from tickrt.runtime.results import counter, loop_report, thin
+from tickrt.runtime.lifecycle import Progress
+from tickrt.runtime.loop_run import LoopRun
+from tickrt.runtime.results import thin
 
-__all__ = ["Backtest", "Clock", "Progress", "run_backtest"]
-
-Progress = Callable[[int, int], None]
-_POLL_S = 0.05
+__all__ = ["Backtest", "Clock", "run_backtest"]
 
 
 class Clock(NamedTuple):
@@ -52,7 +43,7 @@ class Clock(NamedTuple):
     marks: NDArray[np.float64]  # [P, seconds + 3, 4] equity, fees, position, mid
 
 
-class Backtest:
+class Backtest(LoopRun):
     """A backtest, built and ready to run once.
 
     Args:
@@ -68,32 +59,50 @@ class Backtest:
         latency: InferenceLatency | None = None,
     ) -> None:
         started = time.perf_counter()
-        self.config = config
         gateway = config.gateway
-        own = gateway if isinstance(gateway, HftbacktestGateway) else None
+        own = gateway if isinstance(gateway, HftbacktestSettings) else None
         self.venue_config = venue or own or VenueConfig()
         self.latency = latency or InferenceLatency.configured(own)
         files = [load_events(path) for path in config.data]
-        self.markets = instruments_of(files, [s.symbol for s in config.strategies])
+        markets = instruments_of(files, [s.symbol for s in config.strategies])
         self.events = merge_events(files)
         local = self.events["local_ts"][(self.events["ev"] & np.uint64(LOCAL)) != 0]
         self.seconds = (int(local[-1]) - int(local[0])) / 1e9
-        records = config.tape_records or tape_room(self.events, len(config.strategies))
-        self.assembly: Assembly = assemble(config, self.markets, records)
+        data = [file.data for file in files]
+        view, self._owner = array_view(self.events)
+        super().__init__(
+            config, markets, view, lambda made: HftbacktestGateway(self.venue_config, data, made)
+        )
+        assert isinstance(self.assembly.gateway, HftbacktestGateway)
+        self.venue = self.assembly.gateway
         # How long this machine takes must not change a backtest: `latency` says how late we are.
         self.assembly.loop.engines.deadline[:] = np.iinfo(np.int64).max
-        data = [(file.data, market) for file, market in zip(files, self.markets, strict=True)]
-        self.venue = open_venue(self.venue_config, data, len(config.strategies))
+        self.clock = self._clock()
+        self._warm()
+        self.startup_s = time.perf_counter() - started
+
+    def _clock(self) -> Clock:
+        ends = np.uint64(LOCAL | BATCH_END)
+        batches = int(np.count_nonzero((self.events["ev"] & ends) == ends))
+        strategies = len(self.config.strategies)
         rate = 1.0 / ticks_per_ns() if self.latency.measure else 0.0
-        self.clock = Clock(
+        return Clock(
             state=np.zeros(4, np.int64),
             samples=self.latency.samples_ns,
             measure=np.array([rate]),
-            charged=np.zeros(records, np.int64),
-            marks=np.zeros((len(config.strategies), int(self.seconds) + 3, 4)),
+            charged=np.zeros(batches * strategies, np.int64),
+            marks=np.zeros((strategies, int(self.seconds) + 3, 4)),
         )
-        self.startup_s = time.perf_counter() - started
-        self.compile_s = 0.0
+
+    def _replay(self, events: NDArray[np.void]) -> int:
+        return int(replay(events, self.assembly.loop, self.venue.state.times, self.clock))
+
+    def _warm(self) -> None:
+        """Compile, or load from the cache, over no events."""
+        started = time.perf_counter()
+        self._replay(self.events[:0])
+        self.clock.state.fill(0)
+        self.compile_s = time.perf_counter() - started
 
     def run(self, progress: Progress | None = None) -> dict[str, Any]:
         """Run to the end of the data and report.
@@ -104,46 +113,23 @@ class Backtest:
         Raises:
             TickrtError: what stopped it.
         """
-        result: list[int] = []
-        times: list[float] = []
-
-        def hot() -> None:
-            args = (self.assembly.loop, self.venue.venue, self.clock)
-            times.append(time.perf_counter())
-            self.assembly.loop.stop[1] = 1  # compile, or load from the cache, without a batch
-            replay(self.events[:0], *args)
-            self.assembly.loop.stop[1] = 0
-            self.clock.state.fill(0)
-            times.append(time.perf_counter())
-            result.append(int(replay(self.events, *args)))
-            times.append(time.perf_counter())
-
-        gc.collect()
-        thread = threading.Thread(target=hot, name="tickrt-backtest", daemon=True)
-        thread.start()
-        interrupted = False
-        while thread.is_alive():
-            try:
-                thread.join(_POLL_S)
-                if progress is not None:
-                    progress(counter(self.assembly, "cursor"), len(self.events))
-            except KeyboardInterrupt:
-                self.assembly.loop.stop[1], interrupted = 1, True
-        if result[0] == VENUE_FAILED:
-            self.venue.raise_error()
-        names = ", ".join(str(path) for path in self.config.data)
-        raise_code(result[0], f"{names}: event {counter(self.assembly, 'error_event')}")
-        self.compile_s = times[1] - times[0]
-        return self._report(times[2] - times[1], interrupted)
-
-    def intents(self) -> NDArray[np.void]:
-        """Every intent so far, in order: `INTENT_DTYPE`."""
-        return self.assembly.loop.tape.intents[: counter(self.assembly, "logged")]
-
-    def fills(self) -> NDArray[np.void]:
-        """Every fill so far, in order: `FILL_DTYPE`."""
-        tape = self.assembly.loop.tape.fills
-        return tape[: min(counter(self.assembly, "fills"), len(tape))]
+        total = len(self.events)
+        ended = self.play(lambda: self._replay(self.events), total, progress)
+        shared = self.report_of("backtest", ended)
+        if self.venue.refused:
+            shared["notes"].append(f"the venue refused {self.venue.refused} orders")
+        return {
+            **shared,
+            "pace": "max",
+            "series": [self._series(p, s) for p, s in enumerate(shared["series"])],
+            "backtest": self._figures(0),
+            "backtest_by_strategy": [self._figures(p) for p in range(len(self.assembly.slots))],
+            "config": {
+                **self.config.model_dump(mode="json"),
+                "venue": _plain(self.venue_config),
+                "inference_latency": self.latency.source,
+            },
+        }
 
     def marks(self, p: int = 0) -> NDArray[np.float64]:
         """float64[n, 4] of strategy `p`: equity, fees, position, mid, each second and at the
@@ -168,52 +154,9 @@ class Backtest:
             seconds=self.seconds,
         )
 
-    def close(self) -> None:
-        """Release the engines and the venue."""
-        self.assembly.close()
-        self.venue.close()
-
-    def __enter__(self) -> Backtest:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def _report(self, wall_s: float, interrupted: bool) -> dict[str, Any]:
-        report = loop_report(self.assembly, self.markets, ticks_per_ns())
-        if interrupted:
-            report["notes"].append("interrupted: this covers what was done until then")
-        if not JIT:
-            report["notes"].append("NUMBA_DISABLE_JIT is set: the times are those of plain Python")
-        refused = int(self.venue.venue.times[3])
-        if refused:
-            report["notes"].append(f"the venue refused {refused} orders")
-        return {
-            "kind": "backtest",
-            "version": __version__,
-            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "data": [str(path) for path in self.config.data],
-            "pace": "max",
-            **report,
-            "series": [self._series(p, s) for p, s in enumerate(report["series"])],
-            "backtest": self._figures(0),
-            "backtest_by_strategy": [self._figures(p) for p in range(len(self.assembly.slots))],
-            "wall_s": wall_s,
-            "events_per_s": report["events"] / wall_s if wall_s > 0 else 0.0,
-            "compile_s": self.compile_s,
-            "startup_s": self.startup_s,
-            "machine": machine_info(),
-            "config": {
-                **self.config.model_dump(mode="json"),
-                "venue": _plain(self.venue_config),
-                "inference_latency": self.latency.source,
-            },
-        }
-
     def _series(self, p: int, series: dict[str, Any]) -> dict[str, Any]:
-        """The chart's series with the gross equity beside the net one, from the decisions."""
-        decisions = self.assembly.loop.tape.decisions[: counter(self.assembly, "decisions")]
-        mine = decisions[decisions["strategy"] == p]
+        """The chart's series with the gross equity beside the net one, from the signals."""
+        mine = self.recorder.series[p].records()
         mine = mine[thin(len(mine))]
         fills = self.fills()
         fills = fills[fills["strategy"] == p]

@@ -15,7 +15,7 @@ from tickrt.errors import ConfigError
 from tickrt.literals import Exchange, QueueModel
 
 if TYPE_CHECKING:
-    from tickrt.config import HftbacktestGateway, SessionConfig
+    from tickrt.config import HftbacktestSettings, SessionConfig
 
 __all__ = ["VenueOptions", "backtest", "parse_latency"]
 
@@ -82,7 +82,7 @@ class VenueOptions:
     ] = None
 
     def changes(self) -> dict[str, Any]:
-        """The fields of `HftbacktestGateway` that were given."""
+        """The fields of `HftbacktestSettings` that were given."""
         order_ns = None if self.order_latency_us is None else round(self.order_latency_us * 1000)
         given = {
             "queue_model": self.queue,
@@ -96,10 +96,10 @@ class VenueOptions:
 
 def _with_venue(config: SessionConfig, venue: VenueOptions) -> SessionConfig:
     """The session against hftbacktest: the file's venue, or the usual one, with the options."""
-    from tickrt.config import HftbacktestGateway
+    from tickrt.config import HftbacktestSettings
 
-    gateway: HftbacktestGateway = (
-        config.gateway if isinstance(config.gateway, HftbacktestGateway) else HftbacktestGateway()
+    gateway: HftbacktestSettings = (
+        config.gateway if isinstance(config.gateway, HftbacktestSettings) else HftbacktestSettings()
     )
     return config.model_copy(update={"gateway": replace(gateway, **venue.changes())})
 
@@ -129,12 +129,12 @@ def backtest(options: SessionOptions, venue: VenueOptions, as_json: Json = False
     folder = RunFolder("backtest", config.out, options.force)
     folder.check()
     compiling = first_compile("backtest")
-    with working("loading", as_json):
+    with working(f"loading{compiling.note}", as_json, compiling.about_s):
         from tickrt.backtest.run import Backtest
 
         test = Backtest(config)
-    out = folder.make()
-    with test, bar(f"backtest{compiling.note}", as_json) as report:
-        result = test.run(report)
     compiling.done(test.compile_s)
+    out = folder.make()
+    with test, bar("backtest", as_json) as report:
+        result = test.run(report)
     print_result(result, out, as_json)

@@ -101,14 +101,13 @@ def _backtest(data: Path, model: str, quiet: bool) -> dict[str, Any]:
     from tickrt.cli.progress import bar, first_compile, working
 
     compiling = first_compile("backtest")
-    with working("loading", quiet):
+    with working(f"loading{compiling.note}", quiet, compiling.about_s):
         from tickrt.backtest.run import Backtest
 
         test = Backtest(_config(data, model))
-    with test, bar(f"backtest{compiling.note}", quiet) as report:
-        result = test.run(report)
     compiling.done(test.compile_s)
-    return result
+    with test, bar("backtest", quiet) as report:
+        return test.run(report)
 
 
 def _summary(

@@ -99,11 +99,11 @@ def run(
     """
     from tickrt.cli.output import RunFolder, print_result
     from tickrt.cli.progress import bar, first_compile, working
-    from tickrt.config import HftbacktestGateway
+    from tickrt.config import HftbacktestSettings
 
     _check_core(pin)
     config = session_config(options, pace=_parse_pace(pace), deadline_us=deadline_us, pin_cpu=pin)
-    if isinstance(config.gateway, HftbacktestGateway):
+    if isinstance(config.gateway, HftbacktestSettings):
         _LOG.warning("gateway hftbacktest is for `tickrt backtest`: run answers orders on paper")
     folder = RunFolder("run", config.out, options.force)
     folder.check()

@@ -6,24 +6,30 @@ kernel stores the tuple once, in that kernel's frame, and gives a reference that
 to pass. Attributes read the same as those of the tuple (`x.book.qty`), so a kernel does not know
 which of the two it was given; under ``NUMBA_DISABLE_JIT=1`` the reference is the tuple.
 
-Invariants: a reference must not outlive the kernel that made it; its fields cannot be rebound.
-Arrays read through it are borrowed: they cost no reference counting, since the caller in Python
-holds them all.
+A C function gets its state the same way, from an address: `Pinned(state)` keeps the tuple in memory
+that stays, and `struct_at(example)` makes the function that turns its address into a reference.
+
+Invariants: a reference must not outlive the kernel that made it (or the `Pinned`); its fields
+cannot be rebound. Arrays read through it are borrowed: they cost no reference counting, since the
+caller in Python holds them all.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import numba
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core.imputils import lower_getattr_generic
 from numba.core.typing.templates import AttributeTemplate, infer_getattr
 from numba.extending import intrinsic, models, register_model
 
-from tickrt.compile.jit import JIT
+from tickrt.compile.jit import JIT, kernel
 
-__all__ = ["Ref", "by_ref"]
+__all__ = ["Pinned", "Ref", "by_ref", "struct_at"]
 
 _POINTER = ir.IntType(8).as_pointer()
 _ZERO = ir.Constant(ir.IntType(32), 0)
@@ -101,3 +107,78 @@ def _same(value: Any) -> Any:
 
 
 by_ref = _by_ref if JIT else _same
+
+
+@intrinsic
+def _size_of(typingctx: Any, value: Any) -> Any:
+    def codegen(context: Any, _builder: Any, _signature: Any, _args: Any) -> Any:
+        size = context.get_abi_sizeof(context.get_value_type(value))
+        return ir.Constant(ir.IntType(64), size)
+
+    return types.int64(value), codegen
+
+
+@intrinsic
+def _store_at(typingctx: Any, address: Any, value: Any) -> Any:
+    def codegen(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        _store(context, builder, value, builder.inttoptr(args[0], _POINTER), args[1])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, value), codegen
+
+
+@kernel
+def _size(value: Any) -> Any:
+    return _size_of(value)
+
+
+@kernel
+def _pin(address: Any, value: Any) -> None:
+    _store_at(address, value)
+
+
+_PLAIN: dict[int, Any] = {}  # without JIT: what lies at the address of a Pinned
+
+
+class Pinned:
+    """A NamedTuple of arrays, kept where C functions find it.
+
+    Args:
+        state: the tuple; it and its arrays live as long as this object.
+
+    Attributes:
+        address: of the copy that compiled code reads; give it to a C function as its context.
+    """
+
+    def __init__(self, state: Any) -> None:
+        self.state = state
+        self._memory = np.zeros(int(_size(state)) // 8 + 1 if JIT else 1, np.int64)
+        self.address = int(self._memory.ctypes.data)
+        if JIT:
+            _pin(self.address, state)
+        else:
+            _PLAIN[self.address] = state
+
+    def close(self) -> None:
+        """Forget it; its address must not be used any more."""
+        _PLAIN.pop(self.address, None)
+
+
+def struct_at(example: Callable[[], Any]) -> Any:
+    """What turns the address of a `Pinned` into a reference, in compiled code.
+
+    Args:
+        example: makes a state of the same type, as small as it likes; called once, when the first
+            function that uses it is compiled.
+    """
+    if not JIT:
+        return lambda address: _PLAIN[int(address)]
+
+    @intrinsic
+    def at(typingctx: Any, address: Any) -> Any:
+        def codegen(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+            return builder.inttoptr(args[0], _POINTER)
+
+        return Ref(numba.typeof(example()))(types.int64), codegen
+
+    return at

@@ -104,3 +104,72 @@ CONTRACT: Final = 3
 MAKER_FEE: Final = 4
 TAKER_FEE: Final = 5
 INSTRUMENT_COLUMNS: Final = 8
+
+# Kinds of a record (`memory.records`): the field `record`.
+RECORD_ROW: Final = 1
+RECORD_SIGNAL: Final = 2
+RECORD_INTENT: Final = 3
+RECORD_ORDER: Final = 4
+RECORD_REPORT: Final = 5
+RECORD_FILL: Final = 6
+RECORD_MODE: Final = 7
+RECORD_CLOCK: Final = 8
+RECORD_KINDS: Final = 9  # one more than the largest
+
+# Columns of a gateway's handle (`execution.gateways.gateway`).
+GATEWAY_SUBMIT: Final = 0
+GATEWAY_READ_REPORTS: Final = 1
+GATEWAY_ON_BATCH: Final = 2
+GATEWAY_CTX: Final = 3
+GATEWAY_COLUMNS: Final = 4
+
+# Columns of an engine's handle (`runtime.backends.handle`).
+ENGINE_SUBMIT: Final = 0
+ENGINE_POLL: Final = 1
+ENGINE_ADVANCE: Final = 2
+ENGINE_RESET: Final = 3
+ENGINE_CTX: Final = 4
+ENGINE_INPUT: Final = 5
+ENGINE_OUTPUT: Final = 6
+ENGINE_STAMP: Final = 7
+ENGINE_N_OUTPUTS: Final = 8
+ENGINE_MAX_BATCH: Final = 9
+ENGINE_COLUMNS: Final = 10
+ENGINE_ROWS: Final = 2  # rows of the table that one engine has: the one in use and a spare
+
+# What makes a signal of an engine's outputs.
+HEAD_PROBABILITIES: Final = 0  # (down, flat, up)
+
+# Stages of a tick, a latency histogram each (`runtime.loop.state.STAGES`).
+STAGE_TICK_TO_ORDER: Final = 0  # event readable → order readable by the gateway
+STAGE_BOOK: Final = 1  # first event taken → book complete
+STAGE_FEATURES: Final = 2
+STAGE_ENGINE: Final = 3
+STAGE_DECISION: Final = 4  # signal → intents through risk, published
+STAGE_TICK_TO_DECISION: Final = 5  # event readable → decision made, order or not
+STAGE_QUEUED: Final = 6  # event readable → loop takes it
+STAGE_ADVANCE: Final = 7  # off-path work after the order
+STAGE_WAIT: Final = 8  # part of `queued`: the loop was still preparing the engines' states
+
+# Columns of `Loop.counters` (`runtime.loop.state.COUNTERS`).
+COUNT_CURSOR: Final = 0  # events of the feed that were consumed
+COUNT_EVENTS: Final = 1  # applied
+COUNT_BATCHES: Final = 2
+COUNT_ROWS: Final = 3
+COUNT_SIGNALS: Final = 4  # engine results that were used
+COUNT_INTENTS: Final = 5  # that strategies wanted
+COUNT_ORDERS: Final = 6  # new orders that passed risk
+COUNT_CANCELS: Final = 7  # that passed risk
+COUNT_FILLS: Final = 8
+COUNT_FAULTS: Final = 9  # engine results that were missing, late, stale or not finite
+COUNT_FALLBACKS: Final = 10  # decisions on the rule-based signal
+COUNT_ERROR: Final = 11  # Code that stopped the loop
+COUNT_ERROR_EVENT: Final = 12  # number of the event that did
+COUNT_ERROR_SYMBOL: Final = 13
+COUNT_OPEN: Final = 14  # 1: a batch has begun and is not complete
+COUNT_STARTED: Final = 15  # clock when the open batch's first event was taken
+COUNT_LAST_TS: Final = 16  # local time of the newest event, ns
+COUNT_ADVANCED: Final = 17  # clock when the last off-path work ended
+COUNT_WAITED: Final = 18  # batches that came before it had ended
+COUNT_CLOCK_NS: Final = 19  # market time of the last clock record
+COUNT_STAGE_ENDED: Final = 20  # clock when the last stage of the step at hand ended

@@ -127,7 +127,7 @@ def c_function(function: Callable[..., int], arguments: int) -> CFunction:
     """
     if JIT:
         signature = f"int64({', '.join(['int64'] * arguments)})"
-        compiled = numba.cfunc(signature, cache=True, nopython=True)(function)
+        compiled = numba.cfunc(signature, cache=True, nopython=True, error_model="numpy")(function)
         return CFunction(int(compiled.address), compiled)
     callback = ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * arguments)(function)
     return CFunction(int(ctypes.cast(callback, ctypes.c_void_p).value or 0), callback)

@@ -16,8 +16,8 @@ from tickrt.config.load import load_config
 from tickrt.config.session import (
     GATEWAYS,
     POLICIES,
-    HftbacktestGateway,
-    PaperGateway,
+    HftbacktestSettings,
+    PaperSettings,
     SessionConfig,
     StrategySettings,
     pace_text,
@@ -28,8 +28,8 @@ from tickrt.config.show import to_toml
 __all__ = [
     "GATEWAYS",
     "POLICIES",
-    "HftbacktestGateway",
-    "PaperGateway",
+    "HftbacktestSettings",
+    "PaperSettings",
     "SessionConfig",
     "StrategySettings",
     "load_config",

@@ -16,7 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, mode
 
 from tickrt.config.checks import check_keys, read_settings, refuse
 from tickrt.errors import ConfigError
-from tickrt.execution.gateways.hftbacktest import VenueConfig
+from tickrt.execution.gateways.venue import VenueConfig
 from tickrt.literals import Exchange, GatewayKind, PolicyKind
 from tickrt.risk.limits import RiskLimits
 from tickrt.strategy.params import FallbackParams, MakerParams, TakerParams
@@ -24,8 +24,8 @@ from tickrt.strategy.params import FallbackParams, MakerParams, TakerParams
 __all__ = [
     "GATEWAYS",
     "POLICIES",
-    "HftbacktestGateway",
-    "PaperGateway",
+    "HftbacktestSettings",
+    "PaperSettings",
     "SessionConfig",
     "StrategySettings",
     "pace_text",
@@ -44,14 +44,14 @@ POLICIES: dict[PolicyKind, type[TakerParams] | type[MakerParams]] = {
 
 
 @dataclass(frozen=True)
-class PaperGateway:
+class PaperSettings:
     """The paper gateway of `tickrt run`: it answers orders at once, from the book as it is."""
 
     kind: Literal["paper"] = "paper"
 
 
 @dataclass(frozen=True)
-class HftbacktestGateway(VenueConfig):
+class HftbacktestSettings(VenueConfig):
     """hftbacktest as the venue of `tickrt backtest`, and what an inference is charged.
 
     Attributes:
@@ -78,10 +78,10 @@ class HftbacktestGateway(VenueConfig):
             )
 
 
-Gateway = PaperGateway | HftbacktestGateway
-GATEWAYS: dict[GatewayKind, type[PaperGateway] | type[HftbacktestGateway]] = {
-    "paper": PaperGateway,
-    "hftbacktest": HftbacktestGateway,
+Gateway = PaperSettings | HftbacktestSettings
+GATEWAYS: dict[GatewayKind, type[PaperSettings] | type[HftbacktestSettings]] = {
+    "paper": PaperSettings,
+    "hftbacktest": HftbacktestSettings,
 }
 
 
@@ -164,8 +164,6 @@ class SessionConfig(_Frozen):
         paper: answer the orders with the built-in paper gateway.
         gateway: who answers the orders: kind = "paper" (`tickrt run`) or "hftbacktest"
             (`tickrt backtest`), and its settings.
-        tape_records: room for decisions, and as much for intents and for fills; not set: two per
-            batch of the data and strategy, at most 2²².
         out: folder of the report; not set: a new one, ``out/<command>-<time>``.
     """
 
@@ -183,9 +181,8 @@ class SessionConfig(_Frozen):
     bundle_key: str | None = None
     allow_unsigned: Switch = False
     paper: Switch = True
-    tape_records: Whole | None = Field(default=None, ge=1)
     gateway: Annotated[Gateway, BeforeValidator(lambda v: _by_kind(v, GATEWAYS, "paper"))] = Field(
-        default_factory=PaperGateway
+        default_factory=PaperSettings
     )
     strategies: tuple[StrategySettings, ...] = Field(
         default_factory=lambda: (StrategySettings(),), min_length=1

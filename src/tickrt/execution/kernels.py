@@ -1,7 +1,7 @@
 """Orders and accounts: what we sent, what the venue reported, what that does to position and cash.
 
 Entry points: `on_sent` (before an intent goes to the gateway; do not send if it is negative),
-`on_report` (every report of the venue), `open_exposure`, `record_fill`.
+`on_report` (every report of the venue), `open_exposure`.
 
 Invariants: a fill always reaches the account, even one that the state machine calls impossible (its
 code is returned all the same); the sums `orders.open_lots` and `orders.live` hold after every call.
@@ -109,7 +109,6 @@ def on_sent(orders, p, out, i):
     orders.tif[p, c] = int(intent["tif"])
     orders.sent_ns[p, c] = int(intent["ts_ns"])
     orders.seq[p, c] = int(intent["seq"])
-    orders.ahead[p, c] = 0.0
     orders.open_lots[p, 0 if side > 0 else 1] += lots
     orders.live[p] += 1
     orders.sent[p] += 1
@@ -150,23 +149,3 @@ def on_report(orders, st, p, order_id, event, px_tick, qty_lots, maker):
 def open_exposure(orders, p):
     """(buy_lots, sell_lots): the unfilled lots of the live orders."""
     return orders.open_lots[p, 0], orders.open_lots[p, 1]
-
-
-@kernel_internal
-def record_fill(st, p, fills, n, ts_ns, order_id, side, px_tick, qty_lots, maker, fee, mid2):
-    """Write fills[n] if it fits; always returns n + 1, so a full array shows as n > len(fills)."""
-    if n < len(fills):
-        record = fills[n]
-        record["ts_ns"] = ts_ns
-        record["order_id"] = order_id
-        record["px_tick"] = px_tick
-        record["qty_lots"] = qty_lots
-        record["position"] = st.position[p]
-        record["fee"] = fee
-        record["mid2_tick"] = mid2
-        record["strategy"] = p
-        record["symbol"] = st.symbol[p]
-        record["side"] = side
-        record["maker"] = maker
-        record["spare"] = 0
-    return n + 1

@@ -16,12 +16,10 @@ from numpy.typing import NDArray
 
 from tickrt.errors import ConfigError
 from tickrt.execution.state_machine import TABLE
-from tickrt.memory.records import FILL_DTYPE
 
-__all__ = ["SLOTS", "Orders", "new_fills", "new_orders"]
+__all__ = ["SLOTS", "Orders", "new_orders"]
 
 SLOTS = 64  # orders per strategy
-SCRATCH = 64  # book levels that a paper IOC may walk
 
 
 class Orders(NamedTuple):
@@ -36,14 +34,11 @@ class Orders(NamedTuple):
     tif: NDArray[np.int64]  # [P, C] GTC, GTX, IOC
     sent_ns: NDArray[np.int64]  # [P, C] when it was decided
     seq: NDArray[np.int64]  # [P, C] the row that it was decided on
-    ahead: NDArray[np.float64]  # [P, C] paper gateway: quantity before us in the queue
     open_lots: NDArray[np.int64]  # [P, 2] unfilled lots of live orders: buys, sells
     live: NDArray[np.int64]  # [P] live orders
     cursor: NDArray[np.int64]  # [P] where the search for a slot starts
     sent: NDArray[np.int64]  # [P] orders sent so far
     table: NDArray[np.int64]  # [states, events] state_machine.TABLE
-    level_tick: NDArray[np.int64]  # [SCRATCH] for the paper gateway
-    level_qty: NDArray[np.float64]  # [SCRATCH]
 
 
 def new_orders(strategies: int) -> Orders:
@@ -69,17 +64,9 @@ def new_orders(strategies: int) -> Orders:
         tif=whole(*shape),
         sent_ns=whole(*shape),
         seq=whole(*shape),
-        ahead=np.zeros(shape),
         open_lots=whole(strategies, 2),
         live=whole(strategies),
         cursor=whole(strategies),
         sent=whole(strategies),
         table=TABLE.copy(),
-        level_tick=whole(SCRATCH),
-        level_qty=np.zeros(SCRATCH),
     )
-
-
-def new_fills(capacity: int) -> NDArray[np.void]:
-    """A zeroed FILL_DTYPE[capacity] for the gateways to write into."""
-    return np.zeros(capacity, FILL_DTYPE)

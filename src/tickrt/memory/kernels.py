@@ -1,4 +1,4 @@
-"""Compiled ends of the event ring: `push` (producer) and `pop` (consumer that wants copies).
+"""Compiled ends of a ring: `push`, `push_records` (producer), `pop` (consumer that wants copies).
 
 A ring is a `FeedView` (see `ring.py`). Counts only ever grow; event number q lies at slot q & mask.
 The producer alone writes `published`, the consumer alone writes `consumed`; each is stored with
@@ -53,6 +53,17 @@ def push(view, events):
     for i in range(take):
         view.stamps[(head + i) & view.mask] = now
     store_i64(view.closed + HEARTBEAT, now)
+    store_release(view.published, head + take)
+    return take
+
+
+@kernel
+def push_records(view, records):
+    """`push` for records that do not come in batches: as many as there is room for."""
+    head = load_i64(view.published)
+    take = min(len(records), view.mask + 1 - (head - load_acquire(view.consumed)))
+    for i in range(take):
+        view.events[(head + i) & view.mask] = records[i]
     store_release(view.published, head + take)
     return take
 

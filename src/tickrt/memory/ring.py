@@ -1,13 +1,15 @@
-"""Where the loop reads events from: a ring in shared memory, or a plain array behind the same view.
+"""The one queue: 64-byte records from a producer to a consumer, in shared memory or this process's.
 
-`Ring` is a single-producer single-consumer queue of `EVENT_DTYPE` in
-`multiprocessing.shared_memory`; one side calls `Ring.create`, the other `Ring.attach`, from another
-process, another thread or the same one. `FeedView` is what compiled code gets of it;
-`array_view` makes the same view over an array in which everything has been published already.
+`Ring` is a single-producer single-consumer queue of events, orders, reports or other records
+(`memory.records`). In `multiprocessing.shared_memory` one side calls `Ring.create`, the other
+`Ring.attach`, from another process, another thread or the same one; `Ring.local` lies in this
+process's memory. `FeedView` is what compiled code gets of it; `array_view` makes the same view over
+an array of events in which everything has been published already.
 
 Layout in bytes: header int64[24] (`[0]` published, `[8]` consumed, `[16]` closed, `[17]` producer's
-heartbeat, `[18]` producer's process id, `[19]` capacity, `[20]` magic; the three hot words are 64
-bytes apart), stamps int64[capacity] (CPU `clock()` at publication), events[capacity].
+heartbeat, `[18]` producer's process id, `[19]` capacity, `[20]` magic, `[21]` the dtype's
+checksum; the three hot words are 64 bytes apart), stamps int64[capacity] (CPU `clock()` at
+publication), records[capacity].
 
 Invariants: counts never fall; published − consumed ≤ capacity; nothing is overwritten unread;
 `closed` is set after the last publication, so a consumer that sees it set must look at `published`
@@ -24,6 +26,7 @@ import ctypes
 import os
 import sys
 import threading
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker, shared_memory
@@ -43,15 +46,16 @@ Events = npt.NDArray[Any]
 
 _HEADER = 24
 _PUBLISHED, _CONSUMED, _CLOSED, _HEARTBEAT, _PRODUCER, _CAPACITY, _MAGIC = 0, 8, 16, 17, 18, 19, 20
-_MAGIC_NUMBER = 0x7469636B72740001  # "tickrt", layout 1
+_DTYPE = 21
+_MAGIC_NUMBER = 0x7469636B72740002  # "tickrt", layout 2
 _MAX_CAPACITY = 1 << 32
 _tracker_lock = threading.Lock()
 
 
 class FeedView(NamedTuple):
-    """A feed as compiled code sees it. Event number q (from 0) is ``events[q & mask]``."""
+    """A ring as compiled code sees it. Record number q (from 0) is ``events[q & mask]``."""
 
-    events: Events  # EVENT_DTYPE[capacity]
+    events: Events  # [capacity] of the ring's dtype
     stamps: npt.NDArray[np.int64]  # [capacity]: clock() at publication, 0 in a plain array
     mask: int  # capacity − 1; −1 for a plain array
     published: int  # address of the int64 count of events that may be read
@@ -85,8 +89,38 @@ def _as_events(events: Events) -> Events:
             f"expected a one-dimensional array of the 64-byte event dtype, got {events.dtype} with "
             f"shape {events.shape}: load files with tickrt.market.event_file.load_events"
         )
+    return _as_records(events, EVENT_DTYPE)
+
+
+def _as_records(records: Events, dtype: np.dtype[Any]) -> Events:
+    if records.dtype != dtype or records.ndim != 1:
+        raise DataError(
+            f"expected a one-dimensional array of {dtype.names}, got {records.dtype} with shape "
+            f"{records.shape}"
+        )
     # Compiled code is typed by these flags; a read-only array would be compiled for again.
-    return np.require(events, requirements=["C", "A", "W"]).view(EVENT_DTYPE)
+    return np.require(records, requirements=["C", "A", "W"]).view(dtype)
+
+
+def _check_capacity(capacity: int) -> None:
+    if not 2 <= capacity <= _MAX_CAPACITY or capacity & (capacity - 1):
+        raise ConfigError(f"ring capacity: expected a power of two from 2, got {capacity}")
+
+
+def _checksum(dtype: np.dtype[Any]) -> int:
+    """Tells one kind of record from another."""
+    return zlib.crc32(repr(dtype.descr).encode())
+
+
+def _allocate(
+    capacity: int, dtype: np.dtype[Any]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Events]:
+    """Header, stamps and records in this process's memory, with their pages touched."""
+    header = np.zeros(_HEADER, np.int64)
+    header[_CAPACITY], header[_MAGIC], header[_DTYPE] = capacity, _MAGIC_NUMBER, _checksum(dtype)
+    records = np.zeros(capacity, dtype)
+    records.view(np.uint8).fill(0)
+    return header, np.zeros(capacity, np.int64), records
 
 
 def _view(
@@ -99,31 +133,42 @@ def _view(
 
 
 class Ring:
-    """A single-producer single-consumer ring of events in shared memory.
+    """A single-producer single-consumer ring of 64-byte records.
 
     Make one with `create` or `attach`. The consumer uses `view` (compiled code) or `read` (copies);
     the producer uses `publish`, `beat` and `close`. Whoever created it calls `unlink` at the end.
     """
 
-    def __init__(self, memory: shared_memory.SharedMemory, *, fresh_capacity: int = 0) -> None:
-        self.name = memory.name
+    def __init__(
+        self,
+        memory: shared_memory.SharedMemory | None,
+        dtype: np.dtype[Any],
+        *,
+        fresh_capacity: int = 0,
+    ) -> None:
+        self.name = memory.name if memory is not None else "local"
+        self.dtype = dtype
         self._created = memory if fresh_capacity else None
-        header, stamps, events = _map(memory, fresh_capacity)
+        if memory is None:
+            header, stamps, events = _allocate(fresh_capacity, dtype)
+        else:
+            header, stamps, events = _map(memory, fresh_capacity, dtype)
         self._header = header
         self._claimed = False
         self.capacity = len(events)
         self.view = _view(events, stamps, self.capacity - 1, header)
 
     @classmethod
-    def create(cls, name: str | None, capacity: int = 1 << 16) -> Ring:
-        """Create the shared memory `name` (None: a free name is chosen) for `capacity` events.
+    def create(
+        cls, name: str | None, capacity: int = 1 << 16, dtype: np.dtype[Any] = EVENT_DTYPE
+    ) -> Ring:
+        """Create the shared memory `name` (None: a free name is chosen) for `capacity` records.
 
         Raises:
             ConfigError: capacity is not a power of two from 2 to 2^32, or the name exists.
         """
-        if not 2 <= capacity <= _MAX_CAPACITY or capacity & (capacity - 1):
-            raise ConfigError(f"ring capacity: expected a power of two from 2, got {capacity}")
-        size = 8 * _HEADER + capacity * (8 + EVENT_DTYPE.itemsize)
+        _check_capacity(capacity)
+        size = 8 * _HEADER + capacity * (8 + dtype.itemsize)
         try:
             memory = shared_memory.SharedMemory(name, create=True, size=size)
         except FileExistsError:
@@ -131,14 +176,25 @@ class Ring:
                 f"ring {name!r} exists already: attach to it, choose another name, or remove "
                 f"/dev/shm/{name} if its process has died"
             ) from None
-        return cls(memory, fresh_capacity=capacity)
+        return cls(memory, dtype, fresh_capacity=capacity)
 
     @classmethod
-    def attach(cls, name: str) -> Ring:
+    def local(cls, capacity: int = 1 << 16, dtype: np.dtype[Any] = EVENT_DTYPE) -> Ring:
+        """A ring in this process's own memory, for another thread or compiled code.
+
+        Raises:
+            ConfigError: capacity is not a power of two from 2 to 2^32.
+        """
+        _check_capacity(capacity)
+        return cls(None, dtype, fresh_capacity=capacity)
+
+    @classmethod
+    def attach(cls, name: str, dtype: np.dtype[Any] = EVENT_DTYPE) -> Ring:
         """Attach to a ring that another process or thread created.
 
         Raises:
-            ConfigError: there is no such shared memory, or it is not a ring of this layout.
+            ConfigError: there is no such shared memory, or it is not a ring of this layout and
+                these records.
         """
         try:
             memory = _open_untracked(name)
@@ -146,7 +202,7 @@ class Ring:
             raise ConfigError(
                 f"ring {name!r} does not exist: start the process that creates it first"
             ) from None
-        return cls(memory)
+        return cls(memory, dtype)
 
     @property
     def published(self) -> int:
@@ -180,11 +236,13 @@ class Ring:
             self._claim()
         if self._header[_CLOSED]:
             raise EngineError(f"ring {self.name}: publish after close: open a new ring")
+        if self.dtype != EVENT_DTYPE:
+            return int(kernels.push_records(self.view, _as_records(events, self.dtype)))
         return int(kernels.push(self.view, _as_events(events)))
 
     def read(self, limit: int = 4096) -> Events:
         """Take up to `limit` unread events as a copy; empty when there are none."""
-        out = np.empty(limit, EVENT_DTYPE)
+        out = np.empty(limit, self.dtype)
         return out[: int(kernels.pop(self.view, out, np.empty(limit, np.int64)))]
 
     def beat(self) -> None:
@@ -226,7 +284,7 @@ class Ring:
 
 
 def _map(
-    memory: shared_memory.SharedMemory, fresh_capacity: int
+    memory: shared_memory.SharedMemory, fresh_capacity: int, dtype: np.dtype[Any]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Events]:
     """Header, stamps and events as arrays that keep `memory` mapped for as long as they live.
 
@@ -244,14 +302,20 @@ def _map(
     if fresh_capacity:
         header[_CAPACITY] = fresh_capacity
         header[_MAGIC] = _MAGIC_NUMBER
+        header[_DTYPE] = _checksum(dtype)
     if not len(header) or header[_MAGIC] != _MAGIC_NUMBER:
         raise ConfigError(
             f"shared memory {memory.name!r} is not a tickrt ring of this version: "
             "use the same tickrt on both sides"
         )
+    if header[_DTYPE] != _checksum(dtype):
+        raise ConfigError(
+            f"shared memory {memory.name!r} is a ring of other records than {dtype.names}: "
+            "check the name"
+        )
     capacity = int(header[_CAPACITY])
     stamps = np.frombuffer(block, np.int64, capacity, 8 * _HEADER)
-    events = np.frombuffer(block, EVENT_DTYPE, capacity, 8 * (_HEADER + capacity))
+    events = np.frombuffer(block, dtype, capacity, 8 * (_HEADER + capacity))
     return header, stamps, events
 
 

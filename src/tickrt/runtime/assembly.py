@@ -14,17 +14,26 @@ from tickrt.config import SessionConfig, StrategySettings
 from tickrt.engines.graph.check import check_spec
 from tickrt.engines.split.plan import plan
 from tickrt.errors import ConfigError
+from tickrt.execution.gateways.gateway import (
+    GatewayContext,
+    GatewayLike,
+    GatewayMaker,
+    NullGateway,
+)
+from tickrt.execution.gateways.paper import PaperGateway
 from tickrt.feature.spec import FeatureSpec, load_spec
 from tickrt.feature.streams import Streams, new_streams
 from tickrt.market.book import new_book
 from tickrt.market.instrument import Instrument
+from tickrt.memory.records import RECORD_DTYPE
+from tickrt.memory.ring import FeedView, Ring
 from tickrt.observe.clock import ticks_per_ns
 from tickrt.risk.limits import new_risk
 from tickrt.runtime.backends.handle import Engine, RowRing, new_engines
 from tickrt.runtime.backends.null import NullEngine
 from tickrt.runtime.backends.onnxruntime.split import SplitEngine
 from tickrt.runtime.backends.onnxruntime.whole import OrtEngine
-from tickrt.runtime.loop.state import Loop, new_loop, new_wiring
+from tickrt.runtime.loop.state import RECORDS, Loop, LoopSettings, new_loop, new_wiring
 from tickrt.runtime.model_source import Source, load_source
 from tickrt.strategy.params import TakerParams
 from tickrt.strategy.state import Mode, StrategyConfig, new_strategies
@@ -61,11 +70,14 @@ class Assembly:
     loop: Loop
     slots: tuple[StrategySlot, ...]
     engines: tuple[Engine, ...]
+    gateway: GatewayLike
+    records: Ring
 
     def close(self) -> None:
-        """Release the engines."""
+        """Release the engines and the gateway; the loop must have ended."""
         for engine in self.engines:
             engine.close()
+        self.gateway.close()
 
 
 def _spec_of(settings: StrategySettings, source: Source) -> FeatureSpec:
@@ -133,13 +145,23 @@ def _engine(config: SessionConfig, slot: StrategySlot, ring: RowRing) -> Engine:
     return OrtEngine(source.model, ring, config.threads)
 
 
-def assemble(config: SessionConfig, markets: Sequence[Instrument], tape_records: int) -> Assembly:
+def _gateway(config: SessionConfig, context: GatewayContext) -> GatewayLike:
+    return PaperGateway(context) if config.paper else NullGateway()
+
+
+def assemble(
+    config: SessionConfig,
+    markets: Sequence[Instrument],
+    feed: FeedView,
+    gateway: GatewayLike | GatewayMaker | None = None,
+) -> Assembly:
     """Read models and specs, allocate everything, open the engines.
 
     Args:
         config: the session.
         markets: the instrument of each symbol, in the order of the data.
-        tape_records: room on the tape.
+        feed: where the loop reads its events.
+        gateway: who answers the orders, or what makes it; default: the one that `config` names.
 
     Raises:
         ConfigError, ModelError, FeatureMismatchError, SpecError: what does not fit, both sides.
@@ -163,18 +185,24 @@ def assemble(config: SessionConfig, markets: Sequence[Instrument], tape_records:
         engines.append(_engine(config, by_engine[key], _ring(streams, k)))
     deadline = int(config.deadline_us * 1e3 * ticks_per_ns())
     strategy_engine = [engine_keys.index(slot.engine_key) for slot in slots]
+    book = new_book([market.tick_size for market in markets])
+    context = GatewayContext(book, feed, tuple(slot.symbol for slot in slots), tuple(markets))
+    if gateway is None:
+        gateway = _gateway(config, context)
+    elif callable(gateway):
+        gateway = gateway(context)
+    records = Ring.local(RECORDS, RECORD_DTYPE)
     loop = new_loop(
-        new_book([market.tick_size for market in markets]),
+        book,
         streams,
-        new_engines(engines, engine_stream, deadline),
+        new_engines(engines, engine_stream, strategy_engine, deadline),
         new_strategies([_strategy(s, e) for s, e in zip(slots, strategy_engine, strict=True)]),
         new_risk([slot.settings.risk for slot in slots]),
         new_wiring(len(markets), [k[0] for k in stream_keys], engine_stream, strategy_engine),
-        tape_records=tape_records,
-        healthy_needed=config.healthy_needed,
-        paper=config.paper,
+        (gateway, records),
+        LoopSettings(config.healthy_needed, wait_for_records=config.pace == 0),
     )
-    return Assembly(loop, tuple(slots), tuple(engines))
+    return Assembly(loop, tuple(slots), tuple(engines), gateway, records)
 
 
 def _strategy(slot: StrategySlot, engine: int) -> StrategyConfig:

@@ -1,6 +1,6 @@
-"""From the memory of a finished loop to the report's plain dict (`observe.report`).
+"""From the memory of a finished loop and its records to the report (`report.report`).
 
-Entry point: `loop_report(parts, markets, ticks_per_ns)`. It only reads.
+Entry point: `loop_report(assembly, recorder, markets, ticks_per_ns)`. It only reads.
 """
 
 from __future__ import annotations
@@ -11,23 +11,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tickrt.compile.codes import ENGINE_ROWS, RECORD_FILL
 from tickrt.errors import Code
 from tickrt.market.instrument import Instrument
+from tickrt.memory.records import RECORD_NAMES
 from tickrt.observe.histogram import cdf, percentiles
 from tickrt.risk.limits import RiskReason
 from tickrt.runtime.assembly import Assembly
 from tickrt.runtime.backends.onnxruntime.split import SplitEngine
 from tickrt.runtime.loop.state import COUNTERS, STAGES
+from tickrt.runtime.recorder import FILLS, SERIES, Recorder
 from tickrt.strategy.state import Mode
 
-__all__ = ["counter", "fill_list", "loop_report", "series", "thin"]
+__all__ = ["counter", "fill_list", "loop_report", "lost_records", "series", "thin"]
 
 _SHOWN = ("events", "batches", "rows", "signals", "intents", "orders", "cancels", "fills")
 
-SERIES_POINTS = 2000
 
-
-def thin(count: int, limit: int = SERIES_POINTS) -> np.ndarray[Any, np.dtype[np.int64]]:
+def thin(count: int, limit: int = SERIES) -> np.ndarray[Any, np.dtype[np.int64]]:
     """At most `limit` indices, evenly spread over ``0 … count-1``, first and last included."""
     if count <= limit:
         return np.arange(count, dtype=np.int64)
@@ -48,12 +49,13 @@ def _rejects(assembly: Assembly) -> dict[str, int]:
     }
 
 
-def series(assembly: Assembly, markets: Sequence[Instrument]) -> list[dict[str, Any]]:
+def series(
+    assembly: Assembly, recorder: Recorder, markets: Sequence[Instrument]
+) -> list[dict[str, Any]]:
     """Per strategy: time, mid, signal, position, equity, thinned for a chart."""
-    decisions = assembly.loop.tape.decisions[: counter(assembly, "decisions")]
     result = []
     for p, slot in enumerate(assembly.slots):
-        mine = decisions[decisions["strategy"] == p]
+        mine = recorder.series[p].records()
         mine = mine[thin(len(mine))]
         tick = markets[slot.symbol].tick_size
         result.append(
@@ -95,13 +97,26 @@ def fill_list(
     return rows
 
 
-def _notes(assembly: Assembly) -> list[str]:
+def lost_records(assembly: Assembly) -> dict[str, int]:
+    """How many records of each kind found no room in the ring."""
+    lost = assembly.loop.records.lost
+    return {name: int(lost[kind]) for kind, name in RECORD_NAMES.items() if lost[kind]}
+
+
+def _notes(assembly: Assembly, recorder: Recorder) -> list[str]:
     notes = []
-    lost = counter(assembly, "lost")
+    lost = lost_records(assembly)
     if lost:
-        notes.append(f"the tape was full: {lost} records are missing here; no order was lost")
+        kinds = ", ".join(f"{count} of kind {name}" for name, count in lost.items())
+        notes.append(
+            f"the record ring was full: {kinds} are missing here and in what was kept; no order "
+            "was lost"
+        )
+    if recorder.counts[RECORD_FILL] > FILLS:
+        count = int(recorder.counts[RECORD_FILL])
+        notes.append(f"fill_list holds the first {FILLS:,} of {count:,} fills")
     for e, engine in enumerate(assembly.engines):
-        code = int(assembly.loop.engines.code[e])
+        code = int(assembly.loop.engines.code[e * ENGINE_ROWS])
         if code < 0:
             text = engine.error()
             notes.append(f"engine {e} last said {Code(code).name}{': ' + text if text else ''}")
@@ -112,12 +127,11 @@ def _notes(assembly: Assembly) -> list[str]:
 
 
 def loop_report(
-    assembly: Assembly, markets: Sequence[Instrument], ticks_per_ns: float
+    assembly: Assembly, recorder: Recorder, markets: Sequence[Instrument], ticks_per_ns: float
 ) -> dict[str, Any]:
     """All that the loop wrote down, as the report's keys."""
     loop, first = assembly.loop, assembly.slots[0]
     stages = [(i, stage) for i, stage in enumerate(STAGES) if loop.hist.stats[i, 0]]
-    fills = loop.tape.fills[: min(counter(assembly, "fills"), len(loop.tape.fills))]
     return {
         **{name: counter(assembly, name) for name in _SHOWN},
         "risk_rejects": _rejects(assembly),
@@ -143,7 +157,9 @@ def loop_report(
         "spec": first.spec.name,
         "symbols": [market.symbol for market in markets],
         "strategies": [slot.name for slot in assembly.slots],
-        "series": series(assembly, markets),
-        "fill_list": fill_list(fills, assembly, markets),
-        "notes": _notes(assembly),
+        "series": series(assembly, recorder, markets),
+        "fill_list": fill_list(recorder.fills(), assembly, markets),
+        "lost_records": int(loop.records.lost.sum()),
+        "lost_records_by_kind": lost_records(assembly),
+        "notes": _notes(assembly, recorder),
     }

@@ -1,91 +1,76 @@
 """A session: load, build, compile, run the hot loop in a thread of its own, report.
 
-Entry point: ``Session(config).run(progress)`` → the report's dict. `Session.open` does everything
-up to the first tick, so that a backtest can drive the same parts with its own clock.
+Entry point: ``Session(config).run(progress)`` → the report.
 
 The hot thread holds no GIL; the calling thread only reads counters, every 50 ms, for the progress
-bar. Ctrl-C stops the loop after the batch in hand; the report then covers what was done.
+bar. SIGINT and SIGTERM stop the loop after the batch in hand; the report then covers what was done.
 """
 
 from __future__ import annotations
 
-import gc
-import os
-import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from tickrt import __version__
-from tickrt.compile.jit import JIT
-from tickrt.config import SessionConfig
-from tickrt.errors import ConfigError, raise_code
+from tickrt.config import SessionConfig, pace_text
+from tickrt.execution.gateways.gateway import GatewayLike, GatewayMaker
 from tickrt.market.event_file import EventFile, instruments_of, load_events, merge_events
 from tickrt.market.instrument import Instrument
 from tickrt.memory.records import EVENT_DTYPE
 from tickrt.memory.ring import FeedView, array_view
 from tickrt.observe.clock import floor, ticks_per_ns
 from tickrt.observe.kernels import read_clock
-from tickrt.observe.machine import machine_info
-from tickrt.runtime.assembly import Assembly, assemble
+from tickrt.runtime.lifecycle import Progress
 from tickrt.runtime.loop.loop_kernels import Pace, run
-from tickrt.runtime.loop.state import tape_room
-from tickrt.runtime.results import counter, loop_report
+from tickrt.runtime.loop_run import LoopRun
 
-__all__ = ["Progress", "Session"]
-
-Progress = Callable[[int, int], None]
-_RING_TAPE = 1 << 18  # records, when nobody knows how many events will come
-_POLL_S = 0.05
+__all__ = ["Session"]
 
 
-class Session:
-    """Recorded events through the loop.
+class Session(LoopRun):
+    """Recorded or live events through the loop.
 
     Args:
         config: the session.
         feed: where events come from instead of the config's files: a `FeedView` (a ring that
             another process fills) with the instrument of each symbol index.
+        gateway: who answers the orders, or what makes it; default: the one that `config` names.
+        keep_records: hold every record, on disk, for `records`, `intents`, `fills`, `signals`.
     """
 
     def __init__(
         self,
         config: SessionConfig,
         feed: tuple[FeedView, Sequence[Instrument]] | None = None,
+        gateway: GatewayLike | GatewayMaker | None = None,
+        *,
+        keep_records: bool = True,
     ) -> None:
-        self.config = config
-        self.startup_s = 0.0
-        self.compile_s = 0.0
         started = time.perf_counter()
         self.files: tuple[EventFile, ...] = ()
         if feed is None:
             self.files = tuple(load_events(path) for path in config.data)
-            self.markets: tuple[Instrument, ...] = instruments_of(
+            markets: Sequence[Instrument] = instruments_of(
                 self.files, [s.symbol for s in config.strategies]
             )
             self.events = merge_events(self.files)
-            self.feed, self._owner = array_view(self.events)
+            view, self._owner = array_view(self.events)
         else:
-            self.feed, self.markets = feed[0], tuple(feed[1])
+            view, markets = feed
             self.events, self._owner = np.zeros(0, EVENT_DTYPE), None
-        room = tape_room(self.events, len(config.strategies)) if feed is None else _RING_TAPE
-        records = config.tape_records or room
-        self.assembly: Assembly = assemble(config, self.markets, records)
+        super().__init__(config, markets, view, gateway, keep_records=keep_records)
         self._warm()
         self.startup_s = time.perf_counter() - started
 
     def _warm(self) -> None:
-        """Compile (or load from the cache) by running over an empty feed; touch every page."""
+        """Compile (or load from the cache) by running over an empty feed."""
         started = time.perf_counter()
         empty, owner = array_view(np.zeros(0, EVENT_DTYPE))
         run(empty, self.assembly.loop, Pace(0, 0, 0, 0.0))
         del owner
         self.compile_s = time.perf_counter() - started
-        for tape in self.assembly.loop.tape:
-            tape.view(np.uint8).fill(0)
 
     def _pace(self) -> Pace:
         if self.config.pace == 0 or not len(self.events):
@@ -106,83 +91,12 @@ class Session:
             TickrtError: what stopped the loop, with the file and the event.
         """
         loop = self.assembly.loop
-        result: list[int] = []
-        wall: list[float] = []
-        failed: list[BaseException] = []
-
-        def hot() -> None:
-            try:
-                if self.config.pin_cpu is not None:
-                    os.sched_setaffinity(0, {self.config.pin_cpu})
-                started = time.perf_counter()
-                result.append(int(run(self.feed, loop, self._pace())))
-                wall.append(time.perf_counter() - started)
-            except BaseException as error:  # raised again in the calling thread
-                failed.append(error)
-
-        gc.collect()
-        thread = threading.Thread(target=hot, name="tickrt-hot", daemon=True)
-        thread.start()
-        interrupted = False
-        total = len(self.events)
-        while thread.is_alive():
-            try:
-                thread.join(_POLL_S)
-                if progress is not None:
-                    progress(counter(self.assembly, "cursor"), total)
-            except KeyboardInterrupt:
-                loop.stop[1], interrupted = 1, True
-        if failed and isinstance(failed[0], OSError):
-            raise ConfigError(
-                f"pin_cpu: the hot thread cannot run on core {self.config.pin_cpu}: choose one of "
-                f"{sorted(os.sched_getaffinity(0))}"
-            ) from None
-        if failed:
-            raise failed[0]
-        raise_code(result[0], self._where())
-        return self._report(wall[0], interrupted)
-
-    def _where(self) -> str:
-        names = ", ".join(str(path) for path in self.config.data)
-        return f"{names}: event {counter(self.assembly, 'error_event')}"
-
-    def _report(self, wall_s: float, interrupted: bool) -> dict[str, Any]:
-        report = loop_report(self.assembly, self.markets, ticks_per_ns())
-        if interrupted:
-            report["notes"].append("interrupted: this covers what was done until then")
-        if not JIT:
-            report["notes"].append("NUMBA_DISABLE_JIT is set: the times are those of plain Python")
+        ended = self.play(
+            lambda: int(run(self.feed, loop, self._pace())), len(self.events), progress
+        )
         return {
-            "kind": "run",
-            "version": __version__,
-            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "data": [str(path) for path in self.config.data],
+            **self.report_of("run", ended),
             "pace": pace_text(self.config.pace),
-            **report,
-            "wall_s": wall_s,
-            "events_per_s": report["events"] / wall_s if wall_s > 0 else 0.0,
-            "compile_s": self.compile_s,
-            "startup_s": self.startup_s,
             "floor": floor(),
-            "machine": machine_info(),
             "config": self.config.model_dump(mode="json"),
         }
-
-    def intents(self) -> NDArray[np.void]:
-        """Every intent so far, in order: `INTENT_DTYPE`."""
-        return self.assembly.loop.tape.intents[: counter(self.assembly, "logged")]
-
-    def close(self) -> None:
-        """Release the engines."""
-        self.assembly.close()
-
-    def __enter__(self) -> Session:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-def pace_text(pace: float) -> str:
-    """``max``, ``realtime`` or ``10x``."""
-    return {0.0: "max", 1.0: "realtime"}.get(pace, f"{pace:g}x")

@@ -71,6 +71,10 @@ class Strategies(NamedTuple):
     last_ns: NDArray[np.int64]  # [P] when it last decided to send an order
     next_id: NDArray[np.int64]  # [P] the next order's id
     instrument: NDArray[np.float64]  # [P, 8] Instrument.row()
+    seq: NDArray[np.int64]  # [P] row of the decision at hand
+    now_ns: NDArray[np.int64]  # [P] its time
+    signal: NDArray[np.float64]  # [P] its p(up) − p(down)
+    mid2: NDArray[np.int64]  # [P] best bid + best ask then, in ticks; 0: a side is missing
 
 
 @dataclass(frozen=True)
@@ -133,6 +137,10 @@ def new_strategies(configs: Sequence[StrategyConfig]) -> Strategies:
         last_ns=np.full(count, -(1 << 62), np.int64),
         next_id=whole([(i << ORDER_ID_SHIFT) + 1 for i in range(count)]),
         instrument=instrument,
+        seq=np.zeros(count, np.int64),
+        now_ns=np.zeros(count, np.int64),
+        signal=np.zeros(count),
+        mid2=np.zeros(count, np.int64),
     )
 
 

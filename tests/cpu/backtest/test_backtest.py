@@ -19,7 +19,6 @@ import numpy as np
 import pytest
 
 from helpers import sessions
-from tickrt.backtest.kernels import CALLS_USED
 from tickrt.backtest.latency import InferenceLatency
 from tickrt.backtest.run import Backtest, run_backtest
 from tickrt.compile.codes import (
@@ -37,6 +36,7 @@ from tickrt.compile.codes import (
 from tickrt.config import SessionConfig, StrategySettings
 from tickrt.errors import ConfigError, DataError
 from tickrt.execution.gateways.hftbacktest import CALLS, VenueConfig
+from tickrt.execution.gateways.hftbacktest_kernels import CALLS_USED
 from tickrt.execution.state_machine import OrderState
 from tickrt.market.event_file import save_events
 from tickrt.market.instrument import KNOWN
@@ -212,7 +212,7 @@ def test_a_cancel_waits_for_the_answer_to_its_order(tmp_path: Path) -> None:
         assert set(cancelled) >= {1, 2}
         assert states(made)[0] == OrderState.CANCELLED
         assert states(made)[1] == OrderState.EXPIRED  # the market had moved over it
-        assert made.venue.venue.times[3] == 0  # the venue refused nothing
+        assert made.venue.refused == 0  # the venue refused nothing
         assert made.assembly.loop.orders.live[0] == 2
 
 
@@ -235,7 +235,7 @@ def test_our_account_is_the_venues(tmp_path: Path, symbol: str) -> None:
     free = InferenceLatency.constant(1000)
     with Backtest(config(tmp_path, data, maker), venue, free) as made:
         report = made.run()
-        address = binding.hashmapbt_state_values(int(made.venue.venue.pointer[0]), 0)
+        address = binding.hashmapbt_state_values(int(made.venue.state.pointer[0]), 0)
         raw = ctypes.string_at(address, state_values_dtype.itemsize)
         theirs = np.frombuffer(raw, state_values_dtype)[0]
         st = made.assembly.loop.strategies
@@ -255,8 +255,7 @@ def test_marks_are_taken_each_second_and_at_the_end(tmp_path: Path) -> None:
         marks = made.marks()
         assert marks.shape == (5, 4)
         assert np.all(marks[0, :3] == 0)
-        decisions = made.assembly.loop.tape.decisions
-        decisions = decisions[: np.count_nonzero(decisions["seq"])]
+        decisions = made.signals()
         at = decisions["ts_ns"] <= made.events["local_ts"][0] + 2_000_000_000
         assert marks[2, 3] == pytest.approx(0.05 * decisions["mid2_tick"][at][-1])
 

@@ -15,8 +15,8 @@ from tickrt.backtest.metrics import (
     measure,
     sharpe,
 )
-from tickrt.execution.orders import new_fills
 from tickrt.market.instrument import KNOWN, Instrument
+from tickrt.memory.records import FILL_DTYPE
 
 LINEAR = Instrument("LIN", 1.0, 1.0)
 INVERSE = KNOWN["BTCUSD_PERP"]
@@ -24,7 +24,7 @@ INVERSE = KNOWN["BTCUSD_PERP"]
 
 def fills(*rows: tuple[int, int, int, float], maker: int = 0) -> Any:
     """FILL_DTYPE records of (side, lots, price in ticks, fee)."""
-    made = new_fills(len(rows))
+    made = np.zeros(len(rows), FILL_DTYPE)
     for record, (side, lots, px, fee) in zip(made, rows, strict=True):
         record["side"], record["qty_lots"], record["px_tick"], record["fee"] = side, lots, px, fee
         record["maker"] = maker
@@ -107,7 +107,13 @@ def test_all_figures_together() -> None:
 
 def test_without_a_trade_ratios_are_undefined() -> None:
     figures = measure(
-        np.zeros((5, 4)), new_fills(0), LINEAR, orders=0, order_lots=0, turnover=0.0, seconds=4.0
+        np.zeros((5, 4)),
+        np.zeros(0, FILL_DTYPE),
+        LINEAR,
+        orders=0,
+        order_lots=0,
+        turnover=0.0,
+        seconds=4.0,
     )
     assert (figures.fill_ratio, figures.hit_rate, figures.sharpe) == (None, None, None)
     assert figures.pnl_net == 0.0

@@ -13,7 +13,7 @@ from helpers.commands import Result
 from helpers.sessions import market_file
 from tickrt.cli.backtest import VenueOptions, parse_latency
 from tickrt.cli.options import SessionOptions, session_config
-from tickrt.config import HftbacktestGateway, SessionConfig, StrategySettings, load_config
+from tickrt.config import HftbacktestSettings, SessionConfig, StrategySettings, load_config
 from tickrt.errors import ConfigError
 from tickrt.market.instrument import KNOWN
 from tickrt.risk.limits import RiskLimits
@@ -153,7 +153,7 @@ def test_an_option_that_nothing_has_is_refused(file: Path) -> None:
 def test_options_of_the_venue(tmp_path: Path) -> None:
     (tmp_path / "report.json").write_text("{}")
     given = VenueOptions(str(tmp_path / "report.json"), 5.0, "log_prob", "partial").changes()
-    assert HftbacktestGateway(**given) == HftbacktestGateway(
+    assert HftbacktestSettings(**given) == HftbacktestSettings(
         queue_model="log_prob",
         exchange="partial",
         entry_latency_ns=5000,
@@ -168,7 +168,7 @@ def test_options_of_the_venue(tmp_path: Path) -> None:
 def test_defaults_shown_are_the_configurations(tickrt: Tickrt, command: str) -> None:
     text = " ".join(tickrt(command, "--help").out.replace("│", " ").split())
     usual = SessionConfig(data=("x",))
-    venue = HftbacktestGateway()
+    venue = HftbacktestSettings()
     shown = [usual.strategies[0].model, usual.backend, str(usual.threads), "taker"]
     shown += ["split" if usual.split else "no-split", "signed-only", "stateless"]
     if command == "run":
@@ -195,6 +195,6 @@ def test_config_show_starts_a_file_of_any_kind(tickrt: Tickrt, tmp_path: Path) -
     (tmp_path / "s.toml").write_text(out)
     config = load_config(tmp_path / "s.toml")
     assert config.strategies[0].policy == MakerParams()
-    assert config.gateway == HftbacktestGateway()
+    assert config.gateway == HftbacktestSettings()
     assert "half_spread_ticks" in out
     assert "# from our decision to the venue" in out

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tickrt.config import HftbacktestGateway, PaperGateway, SessionConfig, load_config
+from tickrt.config import HftbacktestSettings, PaperSettings, SessionConfig, load_config
 from tickrt.errors import ConfigError
 from tickrt.risk.limits import RiskLimits
 from tickrt.strategy.params import FallbackParams, MakerParams, TakerParams
@@ -27,7 +27,6 @@ trust = ["file:desk.pub", "env:DESK"]
 bundle_key = "file:/keys/aes"
 allow_unsigned = true
 paper = false
-tape_records = 1_000
 
 [gateway]
 kind = "hftbacktest"
@@ -68,9 +67,9 @@ def test_everything_can_be_set(tmp_path: Path) -> None:
     assert (config.split, config.stateful, config.deadline_us) == (False, True, 500)
     assert config.trust == (f"file:{tmp_path}/desk.pub", "env:DESK")
     assert config.bundle_key == "file:/keys/aes"
-    assert (config.allow_unsigned, config.paper, config.tape_records) == (True, False, 1000)
+    assert (config.allow_unsigned, config.paper) == (True, False)
     assert config.healthy_needed == 5
-    assert config.gateway == HftbacktestGateway(
+    assert config.gateway == HftbacktestSettings(
         queue_model="power_prob2",
         queue_power=3,
         exchange="partial",
@@ -93,7 +92,7 @@ def test_everything_can_be_set(tmp_path: Path) -> None:
 def test_a_file_needs_only_its_data(tmp_path: Path) -> None:
     config = load_config(written(tmp_path, 'data = "btc.npz"'))
     assert config == SessionConfig(data=(tmp_path / "btc.npz",))
-    assert config.gateway == PaperGateway()
+    assert config.gateway == PaperSettings()
 
 
 @pytest.mark.parametrize("name", ["light_lstm", "mine"])
@@ -210,4 +209,4 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 def test_charging_twice_is_refused() -> None:
     with pytest.raises(ConfigError, match="got both"):
-        HftbacktestGateway(inference_latency_us=1.0, inference_latency_report=Path("r.json"))
+        HftbacktestSettings(inference_latency_us=1.0, inference_latency_report=Path("r.json"))

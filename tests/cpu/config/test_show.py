@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tickrt.config import (
     GATEWAYS,
     POLICIES,
-    HftbacktestGateway,
+    HftbacktestSettings,
     SessionConfig,
     StrategySettings,
     load_config,
@@ -61,7 +61,7 @@ def test_numbers_and_texts_survive(loss: float, age: int, share: float, name: st
     [
         SessionConfig,
         StrategySettings,
-        HftbacktestGateway,
+        HftbacktestSettings,
         TakerParams,
         MakerParams,
         FallbackParams,

@@ -24,13 +24,13 @@ from tickrt.errors import (
     FeatureMismatchError,
     ModelError,
 )
+from tickrt.execution.gateways.gateway import Gateway
 from tickrt.feature.spec import load_spec
 from tickrt.feature.streams import window
 from tickrt.market.event_file import save_events
 from tickrt.memory.ring import Ring
 from tickrt.risk.limits import RiskLimits, halt, rearm
 from tickrt.runtime.loop.loop_kernels import READ_AHEAD
-from tickrt.runtime.results import counter
 from tickrt.runtime.session import Session
 from tickrt.strategy.params import MakerParams, TakerParams
 from tickrt.strategy.state import Mode
@@ -59,7 +59,7 @@ def test_signals_equal_onnxruntime_in_python(tmp_path: Path) -> None:
         python = onnxruntime.InferenceSession(str(tmp_path / "tiny.onnx"))
         session.run()
         loop = session.assembly.loop
-        last = loop.tape.decisions[counter(session.assembly, "decisions") - 1]
+        last = session.signals()[-1]
         (expected,) = python.run(None, {"rows": window(loop.streams, 0)[None]})
     assert spec.window == T
     found = [last["p_down"], last["p_flat"], last["p_up"]]
@@ -70,7 +70,7 @@ def test_no_signal_from_a_window_across_a_clear(tmp_path: Path) -> None:
     data = market_file(tmp_path / "m.npz", 60, clear_at=30)
     with Session(config(tmp_path, data)) as session:
         report = session.run()
-        decisions = session.assembly.loop.tape.decisions[: report["signals"]]
+        decisions = session.signals()
     assert report["signals"] == 60 - 2 * (T - 1)
     assert not set(range(31, 31 + T - 1)) & set(decisions["seq"].tolist())
 
@@ -94,7 +94,7 @@ def digest(folder: Path) -> str:
     made = config(folder, folder / "m.npz", *strategies)
     with Session(made) as session:
         session.run()
-        done = session.assembly.loop.tape.decisions[: counter(session.assembly, "decisions")]
+        done = session.signals()
         return hashlib.sha256(session.intents().tobytes() + done.tobytes()).hexdigest()
 
 
@@ -152,7 +152,7 @@ def test_a_column_that_is_not_finite_is_a_fault_and_starts_the_window_anew(tmp_p
     chosen = settings(tmp_path, model=str(model), spec=str(path))
     with Session(config(tmp_path, data, chosen, healthy_needed=5)) as session:
         report = session.run()
-        done = session.assembly.loop.tape.decisions[: counter(session.assembly, "decisions")]
+        done = session.signals()
     faults = done[done["code"] < 0]
     assert report["faults"] == len(faults) == 2  # the column's state starts anew with the stream
     assert set(faults["code"].tolist()) == {int(Code.COLUMN_NOT_FINITE)}
@@ -253,7 +253,7 @@ def test_strategies_share_streams_and_engines(tmp_path: Path) -> None:
     made = SessionConfig(data=(first, second), strategies=strategies)
     with Session(made) as session:
         report = session.run()
-        loop = session.assembly.loop
+        loop, intents = session.assembly.loop, session.intents()
     assert len(loop.streams.symbol) == 2
     assert len(session.assembly.engines) == 2
     assert [slot.name for slot in session.assembly.slots] == ["a", "b", "c"]
@@ -263,15 +263,8 @@ def test_strategies_share_streams_and_engines(tmp_path: Path) -> None:
     with Session(alone) as session:
         session.run()
         expected = session.intents()
-    tape = loop.tape.intents[: counter_of(loop)]
-    mine = tape[tape["strategy"] == 0]
+    mine = intents[intents["strategy"] == 0]
     assert mine.tobytes() == expected.tobytes()
-
-
-def counter_of(loop: object) -> int:
-    from tickrt.runtime.loop.state import COUNTERS
-
-    return int(loop.counters[COUNTERS.index("logged")])  # type: ignore[attr-defined]
 
 
 def test_a_ring_gives_the_same_orders_as_the_array(tmp_path: Path) -> None:
@@ -361,16 +354,12 @@ def test_event_of_an_unknown_symbol_stops_the_loop(tmp_path: Path) -> None:
 
 def test_gateway_that_does_not_read_stops_the_loop(tmp_path: Path) -> None:
     data = market_file(tmp_path / "m.npz", 2000)
-    with Session(
-        config(tmp_path, data, settings(tmp_path, policy=MakerParams()), paper=False)
-    ) as session:
-        outbox = session.assembly.loop.outbox
-        outbox.counts[:] = 0
-        full = session.assembly.loop._replace(outbox=outbox._replace(intents=outbox.intents[:2]))
-        session.assembly.loop.counters[:] = 0
-        object.__setattr__(session.assembly, "loop", full)
-        with pytest.raises(EngineError, match="RING_FULL"):
-            session.run()
+    made = config(tmp_path, data, settings(tmp_path, policy=MakerParams()))
+    with (
+        Session(made, gateway=Gateway.create(capacity=2)) as session,
+        pytest.raises(EngineError, match="RING_FULL"),
+    ):
+        session.run()
 
 
 def test_model_and_spec_must_fit(tmp_path: Path) -> None:

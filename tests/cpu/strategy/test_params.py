@@ -11,7 +11,7 @@ import pytest
 from helpers.desk import INVERSE, LINEAR
 from tickrt.compile import codes
 from tickrt.errors import ConfigError
-from tickrt.memory.records import FILL_DTYPE, INTENT_DTYPE
+from tickrt.memory.records import DTYPES, EVENT_DTYPE, RECORD_DTYPE
 from tickrt.risk import kernels as risk_kernels
 from tickrt.risk.limits import RiskLimits
 from tickrt.strategy import kernels
@@ -64,7 +64,7 @@ def test_kernels_number_limits_as_they_are_declared() -> None:
 
 
 def test_records_have_no_hidden_bytes() -> None:
-    for dtype in (INTENT_DTYPE, FILL_DTYPE):
+    for dtype in (EVENT_DTYPE, RECORD_DTYPE, *DTYPES.values()):
         assert dtype.itemsize == 64
         assert sum(dtype[name].itemsize for name in dtype.names or ()) == 64
 

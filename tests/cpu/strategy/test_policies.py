@@ -65,7 +65,7 @@ def test_taker_writes_every_field_of_its_intent() -> None:
     assert named == {
         "seq": 1, "ts_ns": made.now, "order_id": 1, "px_tick": 1002, "qty_lots": 2, "signal": 0.75,
         "strategy": 0, "symbol": 0, "kind": NEW, "side": 1, "tif": IOC, "mode": int(Mode.SHADOW),
-        "reason": 0, "spare": 0, "mid2_tick": 2002,
+        "reason": 0, "record": 0, "mid2_tick": 2002,
     }  # fmt: skip
 
 
@@ -183,7 +183,10 @@ def test_without_ground_to_trade_on_a_policy_only_cancels(cause: str) -> None:
     else:
         for tick in (1002, 1003, 1006):
             made.level(SELL, tick, 0.0)
-    n = decide(made.st, 0, made.book, 0, made.orders, 0.0, 1.0, signal, 1, made.now + 100, made.out)
+    n = decide(
+        made.st, 0, made.book, 0, made.orders, np.array([0.0, 1.0, signal]), 1, made.now + 100,
+        made.out,
+    )  # fmt: skip
     assert list(made.out["kind"][:n]) == [CANCEL, CANCEL]
     made.send(made.out[:n])
     assert len(made.decide(signal)) == 0  # each is cancelled once
@@ -192,15 +195,16 @@ def test_without_ground_to_trade_on_a_policy_only_cancels(cause: str) -> None:
 def test_fallback_follows_imbalance_and_microprice() -> None:
     made = desk(fallback=FallbackParams(0.5, 0.5))
     imbalance = (5 - 4) / 9  # with one level a side the microprice says the same
-    assert fallback_signal(made.st, 0, made.book, 0) == pytest.approx(
-        (0.0, 1 - imbalance, imbalance)
-    )
+    found = np.zeros(3)
+    fallback_signal(made.st, 0, made.book, 0, found)
+    assert found == pytest.approx((0.0, 1 - imbalance, imbalance))
     made.level(BUY, 1000, 1.0)
-    down, flat, up = fallback_signal(made.st, 0, made.book, 0)
-    assert (down, flat, up) == pytest.approx((0.6, 0.4, 0.0))
+    fallback_signal(made.st, 0, made.book, 0, found)
+    assert found == pytest.approx((0.6, 0.4, 0.0))
     for tick in (1000, 999):
         made.level(BUY, tick, 0.0)
-    assert fallback_signal(made.st, 0, made.book, 0) == (0.0, 1.0, 0.0)
+    fallback_signal(made.st, 0, made.book, 0, found)
+    assert found.tolist() == [0.0, 1.0, 0.0]
 
 
 def test_equity_of_linear_and_inverse_contracts() -> None:

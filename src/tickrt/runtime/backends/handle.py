@@ -1,6 +1,7 @@
 """The engine handle: all that the hot loop knows of any backend.
 
-A handle is one row of int64 in `Engines.table`: addresses of C functions and buffers.
+A handle is one row of int64 in `Engines.table` (columns: `codes.ENGINE_*`): addresses of C
+functions and buffers.
 
     submit(ctx, seq, n)  start on row number `seq`; n inputs of the batch, 1 ≤ n ≤ max_batch
     poll(ctx, seq)       OK: the output belongs to `seq`; PENDING: not yet; negative: an error
@@ -9,10 +10,10 @@ A handle is one row of int64 in `Engines.table`: addresses of C functions and bu
 
 Each returns an int64 `Code`.
 
-The input is the stream's mirrored ring of rows (`features.streams`), so a window is never copied:
+The input is the stream's mirrored ring of rows (`feature.streams`), so a window is never copied:
 row `seq` of a window of T rows ends the T rows that start at ring row ``seq % T + 1``. The output
-is float32 at `OUTPUT`, and the int64 at `STAMP` is the number of the row that it was made from: a
-stale or torn result cannot be taken for a fresh one.
+is float32 [n_outputs] at `output`, and the int64 at `stamp` is the number of the row that it was
+made from: a stale or torn result cannot be taken for a fresh one.
 
 Entry points: `Engine` (what a backend's constructor returns), `new_engines([…])`.
 """
@@ -25,22 +26,15 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from tickrt.compile.codes import (
+    ENGINE_COLUMNS,
+    ENGINE_N_OUTPUTS,
+    ENGINE_ROWS,
+    HEAD_PROBABILITIES,
+)
 from tickrt.errors import ConfigError
 
-__all__ = ["HANDLE_COLUMNS", "Engine", "Engines", "RowRing", "new_engines"]
-
-HANDLE_COLUMNS = (
-    "submit",
-    "poll",
-    "advance",
-    "reset",
-    "ctx",
-    "input",
-    "output",
-    "stamp",
-    "n_outputs",
-    "max_batch",
-)
+__all__ = ["Engine", "Engines", "RowRing", "head_of", "new_engines"]
 
 
 class RowRing(NamedTuple):
@@ -57,7 +51,7 @@ class Engine(Protocol):
     backend: str
 
     def handle(self) -> NDArray[np.int64]:
-        """int64[10] in the order of `HANDLE_COLUMNS`."""
+        """int64[10] in the order of `codes.ENGINE_*`."""
         ...
 
     def describe(self) -> dict[str, Any]:
@@ -74,28 +68,60 @@ class Engine(Protocol):
 
 
 class Engines(NamedTuple):
-    """E engines as compiled code sees them."""
+    """E engines as compiled code sees them, in `ENGINE_ROWS` rows each: one in use and a spare.
 
-    table: NDArray[np.int64]  # [E, 10] a handle per row
-    stream: NDArray[np.int64]  # [E] index of the stream that it listens to
-    code: NDArray[np.int64]  # [E] Code of its last result
-    deadline: NDArray[np.int64]  # [E] clock ticks that a result may take
+    Strategy p listens to row ``active[p]``, which the loop reads once per batch: storing another
+    row there exchanges its engine between two batches.
+    """
+
+    table: NDArray[np.int64]  # [R, 10] a handle per row; zeros: no engine there
+    stream: NDArray[np.int64]  # [E] index of the stream that engine e listens to
+    active: NDArray[np.int64]  # [P] the row that strategy p listens to
+    current: NDArray[np.int64]  # [P] what `active` was when this batch began
+    code: NDArray[np.int64]  # [R] Code of its last result
+    deadline: NDArray[np.int64]  # [R] clock ticks that a result may take
+    head: NDArray[np.int64]  # [R] what makes a signal of its outputs: codes.HEAD_*
+    where: NDArray[np.int64]  # [1] address of `active`
 
 
-def new_engines(engines: Sequence[Engine], streams: Sequence[int], deadline_ticks: int) -> Engines:
-    """The table of `engines`, engine i listening to ``streams[i]``.
+def new_engines(
+    engines: Sequence[Engine],
+    streams: Sequence[int],
+    strategy_engine: Sequence[int],
+    deadline_ticks: int,
+) -> Engines:
+    """The table of `engines`: engine i listens to ``streams[i]``, strategy p to
+    ``strategy_engine[p]``.
 
     Raises:
-        ConfigError: an engine whose outputs are not (down, flat, up).
+        ConfigError: an engine whose outputs no head understands.
     """
-    table = np.array([engine.handle() for engine in engines], np.int64)
-    for i, row in enumerate(table.reshape(-1, len(HANDLE_COLUMNS))):
-        if row[HANDLE_COLUMNS.index("n_outputs")] != 3:
-            raise ConfigError(f"engine {i}: expected 3 outputs (down, flat, up), got {row[8]}")
-    count = len(engines)
+    rows = len(engines) * ENGINE_ROWS
+    table = np.zeros((rows, ENGINE_COLUMNS), np.int64)
+    for i, engine in enumerate(engines):
+        table[i * ENGINE_ROWS] = engine.handle()
+    head = np.zeros(rows, np.int64)
+    for i, outputs in enumerate(table[::ENGINE_ROWS, ENGINE_N_OUTPUTS]):
+        head[i * ENGINE_ROWS : (i + 1) * ENGINE_ROWS] = head_of(int(outputs), f"engine {i}")
+    active = np.array(strategy_engine, np.int64) * ENGINE_ROWS
     return Engines(
         table=table,
         stream=np.array(streams, np.int64),
-        code=np.zeros(count, np.int64),
-        deadline=np.full(count, deadline_ticks, np.int64),
+        active=active,
+        current=active.copy(),
+        code=np.zeros(rows, np.int64),
+        deadline=np.full(rows, deadline_ticks, np.int64),
+        head=head,
+        where=np.array([active.ctypes.data], np.int64),
     )
+
+
+def head_of(outputs: int, where: str) -> int:
+    """The head that makes a signal of that many outputs.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if outputs != 3:
+        raise ConfigError(f"{where}: expected 3 outputs (down, flat, up), got {outputs}")
+    return HEAD_PROBABILITIES

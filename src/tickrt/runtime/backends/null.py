@@ -40,7 +40,7 @@ class NullEngine:
         self._ctx[k_.STAMP // 8] = self._stamp.ctypes.data
 
     def handle(self) -> NDArray[np.int64]:
-        """int64[10] in the order of `HANDLE_COLUMNS`."""
+        """int64[10] in the order of `codes.ENGINE_*`."""
         functions = [f.address for f in _functions()]
         buffers = [self._ctx.ctypes.data, 0, self._output.ctypes.data, self._stamp.ctypes.data]
         return np.array([*functions, *buffers, 3, 1], np.int64)

@@ -6,31 +6,35 @@ Entry point: `run(feed, x, pace)`; `x` is a `runtime.state.Loop`, `feed` a `feed
 
 from typing import NamedTuple
 
-import numpy as np
-
 from tickrt.compile.by_ref import by_ref
-from tickrt.compile.codes import BUY, KIND_MASK, LOCAL, TRADE
-from tickrt.compile.intrinsics import clock, load_acquire, pause, store_release
+from tickrt.compile.codes import (
+    COUNT_ADVANCED,
+    COUNT_CURSOR,
+    COUNT_ERROR,
+    COUNT_LAST_TS,
+    COUNT_STARTED,
+    COUNT_WAITED,
+    OK,
+    STAGE_ADVANCE,
+    STAGE_BOOK,
+    STAGE_QUEUED,
+    STAGE_WAIT,
+)
+from tickrt.compile.intrinsics import clock, load_acquire, load_i64, pause, store_release
 from tickrt.compile.jit import kernel
-from tickrt.execution.gateways.paper_kernels import paper_on_book, paper_on_trade, paper_submit
-from tickrt.market.kernels import NO_ASK, NO_BID, best
 from tickrt.observe.kernels import record
+from tickrt.runtime.loop.record_kernels import publish_records, record_clock, room
 from tickrt.runtime.loop.step_kernels import (
-    ADVANCE,
-    ADVANCED,
-    BOOK,
-    CURSOR,
-    ERROR,
-    FILLS,
-    PAPER,
-    QUEUED,
-    STARTED,
-    WAIT,
-    WAITED,
+    WAIT_FOR_RECORDS,
     advance,
     fail,
+    finish_batch,
+    on_batch,
+    read_reports,
     step,
+    submit_orders,
     take_batch,
+    take_reports,
 )
 
 READ_AHEAD = 256  # events that a timed feed looks ahead for what is due
@@ -72,46 +76,54 @@ def ready_clock(feed, x, pace, q):
         return feed.stamps[last]
     if pace.timed != 0:
         return due(pace, feed.events[last]["local_ts"])
-    return x.counters[STARTED]
+    return x.counters[COUNT_STARTED]
 
 
 @kernel
-def trade_through(feed, x, s, first, q):
-    """The paper gateway sees the batch's trades of symbol `s`, then its book."""
-    bid, _, ask, _ = best(x.book, s)
-    mid2 = 0 if bid == NO_BID or ask == NO_ASK else bid + ask
-    for p in range(len(x.strategies.policy)):
-        if x.strategies.symbol[p] != s or x.orders.live[p] == 0:
-            continue
-        n = x.counters[FILLS]
-        for i in range(first, q):
-            event = feed.events[i & feed.mask]
-            ev = int(event["ev"])
-            if ev & LOCAL and ev & KIND_MASK == TRADE and event["ival"] == s:
-                side = 1 if ev & BUY else -1
-                tick = int(event["px"] * x.book.inv_tick[s] + 0.5)
-                ts_ns = event["local_ts"]
-                n = paper_on_trade(
-                    x.orders, x.strategies, p, tick, event["qty"], side, mid2, ts_ns,
-                    x.tape.fills, n,
-                )  # fmt: skip
-        ts_ns = feed.events[(q - 1) & feed.mask]["local_ts"]
-        n = paper_on_book(x.orders, x.strategies, p, x.book, s, ts_ns, x.tape.fills, n)
-        x.counters[FILLS] = n
+def wait_for_room(x):
+    """Until the records of a batch are sure to find room, or the loop is told to stop."""
+    while not room(x.records) and load_acquire(x.stop[0]) == 0:
+        pause()
 
 
 @kernel
-def answer_orders(x, ts_ns):
-    """The paper gateway answers what lies in the outbox."""
-    address, mask = x.outbox.address[0], len(x.outbox.intents) - 1
-    for i in range(x.outbox.counts[8], x.outbox.counts[0]):
-        p = np.int64(x.outbox.intents[i & mask]["strategy"])
-        s = x.strategies.symbol[p]
-        x.counters[FILLS] = paper_submit(
-            x.orders, x.strategies, p, x.outbox.intents, i & mask, x.book, s, ts_ns,
-            x.tape.fills, x.counters[FILLS],
-        )  # fmt: skip
-    store_release(address + 64, x.outbox.counts[0])
+def play_batch(feed, x, pace, s, first, q):
+    """The batch of symbol `s` that ends before event `q` is in the book: the rest. A Code."""
+    c = x.counters
+    now = clock()
+    ready = ready_clock(feed, x, pace, q)
+    record(x.hist, STAGE_QUEUED, c[COUNT_STARTED] - ready)
+    record(x.hist, STAGE_BOOK, now - c[COUNT_STARTED])
+    last = feed.events[(q - 1) & feed.mask]
+    ts_ns = last["local_ts"]
+    code = read_reports(x, ts_ns)
+    code = min(code, step(x, s, q - 1, ts_ns, last["exch_ts"], ready))
+    code = min(code, submit_orders(x, ts_ns))
+    code = min(code, on_batch(x, s, first, q, ts_ns))
+    if code < 0:
+        return fail(x, code, q - 1, s)
+    if ready < c[COUNT_ADVANCED]:  # it came while the states were being prepared
+        c[COUNT_WAITED] += 1
+        record(x.hist, STAGE_WAIT, c[COUNT_ADVANCED] - ready)
+    now = clock()
+    advance(x, s)
+    c[COUNT_ADVANCED] = clock()
+    record(x.hist, STAGE_ADVANCE, c[COUNT_ADVANCED] - now)
+    finish_batch(x, q, ts_ns)
+    store_release(feed.consumed, q)
+    return code
+
+
+@kernel
+def idle(x):
+    """Nothing to read from the feed: what the gateway reports meanwhile. A Code."""
+    queue = x.report_queue
+    if load_acquire(queue.published) == load_i64(queue.consumed):
+        pause()
+        return OK
+    code = take_reports(x, x.counters[COUNT_LAST_TS])
+    publish_records(x.records)
+    return code
 
 
 @kernel
@@ -120,52 +132,43 @@ def loop(feed, x, pace):
 
     Returns OK, or the Code of the error that stopped it (which is in the counters).
     """
-    q = x.counters[CURSOR]
+    q = x.counters[COUNT_CURSOR]
     first = q
     while load_acquire(x.stop[0]) == 0:
         end = readable(feed, pace, q)
         if end == q:
             if load_acquire(feed.closed) != 0 and load_acquire(feed.published) == q:
                 break
-            pause()
+            code = idle(x)
+            if code < 0:
+                return fail(x, code, q, -1)
             continue
         while q < end:
+            if x.settings[WAIT_FOR_RECORDS] != 0 and not room(x.records):
+                wait_for_room(x)
             q, s = take_batch(feed.events, feed.mask, q, end, x)
             if s == -2:
-                return x.counters[ERROR]
+                return x.counters[COUNT_ERROR]
             if s == -1:
                 half = feed.mask >> 1
                 if half >= 0 and q - first > half:  # a batch as long as the ring: make room
                     first = q
-                    x.counters[CURSOR] = q
+                    x.counters[COUNT_CURSOR] = q
                     store_release(feed.consumed, q)
                 continue
-            now = clock()
-            ready = ready_clock(feed, x, pace, q)
-            record(x.hist, QUEUED, x.counters[STARTED] - ready)
-            record(x.hist, BOOK, now - x.counters[STARTED])
-            last = feed.events[(q - 1) & feed.mask]
-            ts_ns = last["local_ts"]
-            code = step(x, s, ts_ns, last["exch_ts"], ready)
+            code = play_batch(feed, x, pace, s, first, q)
             if code < 0:
-                return fail(x, code, q - 1, s)
-            if x.settings[PAPER] != 0:
-                trade_through(feed, x, s, first, q)
-                answer_orders(x, ts_ns)
-            if ready < x.counters[ADVANCED]:  # it came while the states were being prepared
-                x.counters[WAITED] += 1
-                record(x.hist, WAIT, x.counters[ADVANCED] - ready)
-            now = clock()
-            advance(x, s)
-            x.counters[ADVANCED] = clock()
-            record(x.hist, ADVANCE, x.counters[ADVANCED] - now)
+                return code
             first = q
-            x.counters[CURSOR] = q
-            store_release(feed.consumed, q)
-    return 0
+            if load_acquire(x.stop[0]) != 0:
+                break
+    return OK
 
 
 @kernel
 def run(feed, x, pace):
     """`loop`, for callers in Python: `feed` a FeedView, `x` a Loop, `pace` a Pace."""
-    return loop(by_ref(feed), by_ref(x), by_ref(pace))
+    code = loop(by_ref(feed), by_ref(x), by_ref(pace))
+    record_clock(x, x.counters[COUNT_CURSOR], x.counters[COUNT_LAST_TS])
+    publish_records(x.records)
+    return code

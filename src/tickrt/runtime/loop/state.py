@@ -1,27 +1,43 @@
 """All the memory of a running session, allocated once: what the compiled loop reads and writes.
 
 Entry points: `Loop`, the one argument of the loop's kernels; `new_loop(…)`; the words for its
-columns. Everything the loop tells the outside lies here: `counters`, histograms, the outbox (the
-intents that passed risk, for the gateway) and the tape (what happened, for report and journal).
+columns. Everything the loop tells the outside lies here: `counters`, histograms, the two queues of
+the gateway, and the ring of records (what happened, in order: for report, journal and page).
 
-Invariants: no array is ever replaced while a loop runs; addresses in `Outbox` and `Loop` point into
-arrays of the same `Loop`; a full tape loses records, never orders, and counts what it lost.
+Invariants: no array is ever replaced while a loop runs; addresses in a `Loop` point into memory
+that its rings hold; a full record ring loses records, never orders, and counts what it lost by
+kind.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tickrt.compile.codes import BATCH_END
+from tickrt.compile import codes
+from tickrt.compile.codes import RECORD_KINDS
 from tickrt.errors import ConfigError
-from tickrt.execution.orders import Orders, new_fills, new_orders
+from tickrt.execution.gateways.gateway import GatewayLike
+from tickrt.execution.orders import Orders, new_orders
 from tickrt.feature.streams import Streams
 from tickrt.market.book import Book
-from tickrt.memory.records import FILL_DTYPE, INTENT_DTYPE, MAX_INTENTS
+from tickrt.memory.records import (
+    CLOCK_DTYPE,
+    FILL_DTYPE,
+    INTENT_DTYPE,
+    MAX_INTENTS,
+    MODE_DTYPE,
+    ORDER_DTYPE,
+    RECORD_DTYPE,
+    REPORT_DTYPE,
+    ROW_DTYPE,
+    SIGNAL_DTYPE,
+)
+from tickrt.memory.ring import FeedView, Ring
 from tickrt.observe.histogram import Histograms, new_histograms
 from tickrt.risk.limits import Risk
 from tickrt.runtime.backends.handle import Engines
@@ -29,74 +45,27 @@ from tickrt.strategy.state import Mode, Strategies
 
 __all__ = [
     "COUNTERS",
-    "DECISION_DTYPE",
+    "RECORDS",
     "STAGES",
     "Loop",
-    "Outbox",
-    "Tape",
+    "LoopSettings",
+    "RecordRing",
     "Wiring",
     "new_loop",
     "new_wiring",
-    "tape_room",
 ]
 
-# One histogram per stage, in this order.
-STAGES = (
-    "tick_to_order",  # event readable → order readable by the gateway
-    "book",  # first event taken → book complete
-    "features",
-    "engine",
-    "decision",  # signal → intents through risk, published
-    "tick_to_decision",  # event readable → decision made, order or not
-    "queued",  # event readable → loop takes it
-    "advance",  # off-path work after the order
-    "wait",  # part of `queued`: the loop was still preparing the engines' states
-)
+RECORDS = 1 << 16  # room of the record ring: 4 MiB
 
-# Columns of `Loop.counters`.
-COUNTERS = (
-    "cursor",  # events of the feed that were consumed
-    "events",  # applied
-    "batches",
-    "rows",
-    "signals",  # engine results that were used
-    "intents",  # that strategies wanted
-    "orders",  # new orders that passed risk
-    "cancels",  # that passed risk
-    "fills",
-    "faults",  # engine results that were missing, late, stale or not finite
-    "fallbacks",  # decisions on the rule-based signal
-    "lost",  # records that the tape had no room for
-    "error",  # Code that stopped the loop
-    "error_event",  # number of the event that did
-    "open",  # 1: a batch has begun and is not complete
-    "started",  # clock when the open batch's first event was taken
-    "last_ts",  # local time of the newest event, ns
-    "decisions",  # records on the tape
-    "logged",  # intents on the tape
-    "error_symbol",
-    "advanced",  # clock when the last off-path work ended
-    "waited",  # batches that came before it had ended
-)
 
-DECISION_DTYPE = np.dtype(
-    [
-        ("ts_ns", "i8"),
-        ("seq", "i8"),
-        ("mid2_tick", "i8"),  # best bid + best ask
-        ("p_down", "f4"),
-        ("p_flat", "f4"),
-        ("p_up", "f4"),
-        ("code", "i4"),  # errors.Code of the engine's result
-        ("position", "i8"),  # lots, before this decision
-        ("equity", "f8"),
-        ("strategy", "i2"),
-        ("symbol", "i2"),
-        ("mode", "i2"),
-        ("intents", "i2"),
-    ],
-    align=True,
-)
+def _names(prefix: str) -> tuple[str, ...]:
+    """The words for `codes.PREFIX_*`, in the order of their numbers."""
+    numbers = {v: n.removeprefix(prefix) for n, v in vars(codes).items() if n.startswith(prefix)}
+    return tuple(numbers[i].lower() for i in range(len(numbers)))
+
+
+STAGES = _names("STAGE_")  # one histogram each
+COUNTERS = _names("COUNT_")  # columns of `Loop.counters`
 
 
 class Wiring(NamedTuple):
@@ -107,20 +76,22 @@ class Wiring(NamedTuple):
     strategies: NDArray[np.int64]  # [E + 1] of an engine
 
 
-class Outbox(NamedTuple):
-    """Intents that passed risk: a ring that the gateway reads."""
+class RecordRing(NamedTuple):
+    """The record ring as the loop writes it: the same slots seen as each kind of record."""
 
-    intents: NDArray[np.void]  # INTENT_DTYPE[capacity], a power of two
-    counts: NDArray[np.int64]  # [16]: [0] published, [8] consumed
-    address: NDArray[np.int64]  # [1] of counts
-
-
-class Tape(NamedTuple):
-    """What happened, in order."""
-
-    decisions: NDArray[np.void]  # DECISION_DTYPE
-    intents: NDArray[np.void]  # INTENT_DTYPE, those that risk refused too
-    fills: NDArray[np.void]  # FILL_DTYPE
+    rows: NDArray[np.void]
+    signals: NDArray[np.void]
+    intents: NDArray[np.void]
+    orders: NDArray[np.void]
+    reports: NDArray[np.void]
+    fills: NDArray[np.void]
+    modes: NDArray[np.void]
+    clocks: NDArray[np.void]
+    mask: int
+    published: int  # address of the count that may be read
+    consumed: int  # address of the count that was read
+    state: NDArray[np.int64]  # [2] next record to write; where the room ends as far as we know
+    lost: NDArray[np.int64]  # [RECORD_KINDS] records that found no room
 
 
 class Loop(NamedTuple):
@@ -133,15 +104,32 @@ class Loop(NamedTuple):
     orders: Orders
     risk: Risk
     wiring: Wiring
-    outbox: Outbox
-    tape: Tape
+    gateway: NDArray[np.int64]  # [4] the gateway's handle
+    order_queue: FeedView  # INTENT_DTYPE: the intents that passed risk, for the gateway
+    report_queue: FeedView  # REPORT_DTYPE: what the gateway reports
+    records: RecordRing
     hist: Histograms  # [STAGES]
     scratch: NDArray[np.void]  # INTENT_DTYPE[MAX_INTENTS]
+    signal: NDArray[np.float64]  # [3] (down, flat, up) of the decision at hand
     counters: NDArray[np.int64]  # [COUNTERS]
     home: NDArray[np.int64]  # [P] the mode that a strategy returns to when it is re-armed
     fresh: NDArray[np.int64]  # [K] number of the row that this batch made, 0 if none
-    settings: NDArray[np.int64]  # [4]: healthy results that end a fallback; paper gateway on
+    settings: NDArray[np.int64]  # [4]: healthy results that end a fallback; wait for the records
     stop: NDArray[np.int64]  # [2]: address of [1]; [1] not 0 ends the loop
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """How a loop behaves.
+
+    Attributes:
+        healthy_needed: healthy results in a row that end a fallback.
+        wait_for_records: 1: before a batch wait until its records are sure to find room, for
+            replays, where time stands still meanwhile; 0: never wait, count what is lost.
+    """
+
+    healthy_needed: int = 32
+    wait_for_records: bool = False
 
 
 def _first(owners: Sequence[int], count: int, what: str) -> NDArray[np.int64]:
@@ -171,16 +159,23 @@ def new_wiring(
     )
 
 
-def tape_room(events: NDArray[np.void], strategies: int) -> int:
-    """Records that a session over `events` may need: two per batch and strategy, within bounds."""
-    batches = int(np.count_nonzero(events["ev"] & np.uint64(BATCH_END)))
-    return min(max(2 * batches * strategies, 1 << 12), 1 << 22)
-
-
-def _outbox(capacity: int) -> Outbox:
-    counts = np.zeros(16, np.int64)
-    return Outbox(
-        np.zeros(capacity, INTENT_DTYPE), counts, np.array([counts.ctypes.data], np.int64)
+def _record_ring(ring: Ring) -> RecordRing:
+    """`ring` (RECORD_DTYPE) as each kind of record."""
+    memory: NDArray[Any] = ring.view.events
+    return RecordRing(
+        rows=memory.view(ROW_DTYPE),
+        signals=memory.view(SIGNAL_DTYPE),
+        intents=memory.view(INTENT_DTYPE),
+        orders=memory.view(ORDER_DTYPE),
+        reports=memory.view(REPORT_DTYPE),
+        fills=memory.view(FILL_DTYPE),
+        modes=memory.view(MODE_DTYPE),
+        clocks=memory.view(CLOCK_DTYPE),
+        mask=ring.view.mask,
+        published=ring.view.published,
+        consumed=ring.view.consumed,
+        state=np.zeros(2, np.int64),
+        lost=np.zeros(RECORD_KINDS, np.int64),
     )
 
 
@@ -198,24 +193,26 @@ def new_loop(
     strategies: Strategies,
     risk: Risk,
     wiring: Wiring,
-    *,
-    tape_records: int = 1 << 16,
-    outbox_records: int = 1 << 12,
-    healthy_needed: int = 32,
-    paper: bool = True,
+    queues: tuple[GatewayLike, Ring],
+    settings: LoopSettings | None = None,
 ) -> Loop:
     """Allocate the rest of a session's memory around its parts.
 
     Args:
         book: of the session's symbols; and so on for each part.
-        tape_records: room for decisions; intents and fills have as much.
-        outbox_records: capacity of the outbox, a power of two.
-        healthy_needed: healthy results in a row that end a fallback.
-        paper: answer orders by the built-in paper gateway.
+        queues: the gateway that answers the orders, and the ring of records (`RECORD_DTYPE`).
+            Keep both alive while the loop is.
+        settings: default: `LoopSettings()`.
+
+    Raises:
+        ConfigError: the ring is not one of records.
     """
+    gateway, records = queues
+    if records.dtype != RECORD_DTYPE:
+        raise ConfigError(f"records: expected a ring of RECORD_DTYPE, got {records.dtype.names}")
+    chosen = settings or LoopSettings()
     stop = np.zeros(2, np.int64)
     stop[0] = stop.ctypes.data + 8
-    settings = np.array([healthy_needed, int(paper), 0, 0], np.int64)
     return Loop(
         book=book,
         streams=streams,
@@ -224,20 +221,16 @@ def new_loop(
         orders=new_orders(len(strategies.policy)),
         risk=risk,
         wiring=wiring,
-        outbox=_outbox(outbox_records),
-        tape=Tape(
-            np.zeros(tape_records, DECISION_DTYPE),
-            np.zeros(tape_records, INTENT_DTYPE),
-            new_fills(tape_records),
-        ),
+        gateway=gateway.handle(),
+        order_queue=gateway.orders.view,
+        report_queue=gateway.reports.view,
+        records=_record_ring(records),
         hist=new_histograms(len(STAGES)),
         scratch=np.zeros(MAX_INTENTS, INTENT_DTYPE),
+        signal=np.zeros(3),
         counters=np.zeros(len(COUNTERS), np.int64),
         home=_home(strategies, risk),
         fresh=np.zeros(len(streams.symbol), np.int64),
-        settings=settings,
+        settings=np.array([chosen.healthy_needed, int(chosen.wait_for_records), 0, 0], np.int64),
         stop=stop,
     )
-
-
-assert FILL_DTYPE.itemsize == INTENT_DTYPE.itemsize == DECISION_DTYPE.itemsize == 64

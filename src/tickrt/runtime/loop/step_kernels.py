@@ -1,19 +1,26 @@
 """From a complete batch to orders: the part of the loop that live trading and backtests share.
 
-Entry points: `take_batch` (events → book), `step` (row → engine → policy → risk → outbox),
-`advance` (off-path). `x` is a `runtime.state.Loop`; `s` a symbol, `k` a stream, `e` an engine, `p`
-a strategy. Market times are in ns, clocks in ticks of `intrinsics.clock`.
+Entry points: `take_batch` (events → book), `step` (row → engine → policy → risk → order queue),
+`take_reports` (what the gateway says of our orders), `advance` (off-path). `x` is a
+`runtime.loop.state.Loop`; `s` a symbol, `k` a stream, `e` an engine, `w` a row of the engine table,
+`p` a strategy. Market times are in ns, clocks in ticks of `intrinsics.clock`.
 """
 
 import math
 
+import numpy as np
+
+from tickrt.compile import codes
 from tickrt.compile.codes import (
+    BAD_TRANSITION,
     BATCH_END,
     BOOK_BAD_EVENT,
     CANCEL,
     CLEAR,
     ENGINE_NOT_FINITE,
+    ENGINE_ROWS,
     ENGINE_TIMEOUT,
+    FILL,
     IDLE,
     KIND_MASK,
     LOCAL,
@@ -22,6 +29,7 @@ from tickrt.compile.codes import (
     MODE_LIVE,
     MODE_SHADOW,
     OK,
+    PARTIAL_FILL,
     PENDING,
     RING_FULL,
 )
@@ -29,42 +37,43 @@ from tickrt.compile.intrinsics import (
     call1,
     call2,
     call3,
+    call4,
     clock,
     load_acquire,
     load_f32,
+    load_i64,
     pause,
     store_release,
 )
 from tickrt.compile.jit import inline_kernel, kernel
-from tickrt.execution.kernels import on_sent
+from tickrt.execution.kernels import find_order, on_report, on_sent
 from tickrt.feature.kernels import make_row, on_event, reset
-from tickrt.market.kernels import NO_ASK, NO_BID, apply_event, best, check
+from tickrt.market.kernels import apply_event, best, check
 from tickrt.observe.kernels import record
 from tickrt.risk.kernels import check_intent, check_loss
-from tickrt.strategy.kernels import decide, equity, fallback_signal
+from tickrt.runtime.loop.record_kernels import (
+    publish_records,
+    record_clock,
+    record_fill,
+    record_intent,
+    record_mode,
+    record_order,
+    record_report,
+    record_row,
+    record_signal,
+)
+from tickrt.strategy.kernels import decide, fallback_signal
 
-# runtime.state.STAGES
-(TICK_TO_ORDER, BOOK, FEATURES, ENGINE, DECISION, TICK_TO_DECISION, QUEUED, ADVANCE, WAIT) = (
-    0, 1, 2, 3, 4, 5, 6, 7, 8)  # fmt: skip
-
-# runtime.state.COUNTERS
-(CURSOR, EVENTS, BATCHES, ROWS, SIGNALS, INTENTS, ORDERS, CANCELS, FILLS, FAULTS, FALLBACKS, LOST,
- ERROR, ERROR_EVENT, OPEN, STARTED, LAST_TS, DECISIONS, LOGGED, ERROR_SYMBOL,
- ADVANCED, WAITED) = (
-    0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21)  # fmt: skip
-
-# runtime.handle.HANDLE_COLUMNS
-SUBMIT, POLL, ADVANCE_FN, RESET_FN, CTX, OUTPUT = 0, 1, 2, 3, 4, 6
-
-HEALTHY_NEEDED, PAPER = 0, 1  # columns of Loop.settings
+HEALTHY_NEEDED, WAIT_FOR_RECORDS = 0, 1  # columns of Loop.settings
+SECOND = 1_000_000_000
 
 
 @kernel
 def fail(x, code, q, s):
     """Note the error that stops the loop, at event number `q`."""
-    x.counters[ERROR] = code
-    x.counters[ERROR_EVENT] = q
-    x.counters[ERROR_SYMBOL] = s
+    x.counters[codes.COUNT_ERROR] = code
+    x.counters[codes.COUNT_ERROR_EVENT] = q
+    x.counters[codes.COUNT_ERROR_SYMBOL] = s
     return code
 
 
@@ -72,7 +81,9 @@ def fail(x, code, q, s):
 def restart_engines(x, k):
     """The engines of stream `k` forget their states."""
     for e in range(x.wiring.engines[k], x.wiring.engines[k + 1]):
-        call1(x.engines.table[e, RESET_FN], x.engines.table[e, CTX])
+        for w in range(e * ENGINE_ROWS, (e + 1) * ENGINE_ROWS):
+            if x.engines.table[w, codes.ENGINE_RESET] != 0:
+                call1(x.engines.table[w, codes.ENGINE_RESET], x.engines.table[w, codes.ENGINE_CTX])
 
 
 @kernel
@@ -115,21 +126,21 @@ def take_batch(events, mask, q, end, x):
         if not 0 <= s < symbols:
             fail(x, BOOK_BAD_EVENT, q - 1, s)
             return q, -2
-        if c[OPEN] == 0:
-            c[OPEN] = 1
-            c[STARTED] = clock()
+        if c[codes.COUNT_OPEN] == 0:
+            c[codes.COUNT_OPEN] = 1
+            c[codes.COUNT_STARTED] = clock()
         ts_ns = event["local_ts"]
-        c[LAST_TS] = ts_ns
+        c[codes.COUNT_LAST_TS] = ts_ns
         code = apply(x, s, ev, event["px"], event["qty"], ts_ns)
-        c[EVENTS] += 1
+        c[codes.COUNT_EVENTS] += 1
         if code >= 0 and ev & BATCH_END:
             code = check(x.book, s)
         if code < 0:
             fail(x, code, q - 1, s)
             return q, -2
         if ev & BATCH_END:
-            c[OPEN] = 0
-            c[BATCHES] += 1
+            c[codes.COUNT_OPEN] = 0
+            c[codes.COUNT_BATCHES] += 1
             return q, s
     return q, -1
 
@@ -143,105 +154,89 @@ def make_rows(x, s, ts_ns):
         seq = make_row(x.streams, k, x.book, s, ts_ns)
         x.fresh[k] = seq
         found += seq != 0
-        x.counters[ROWS] += seq > 0
+        x.counters[codes.COUNT_ROWS] += seq > 0
         if before > 0 and x.streams.count[k] == 0:  # a side of the book is empty
             restart_engines(x, k)
     return found
 
 
 @kernel
-def start(x, s):
+def submit_engines(x, s):
     """Start every engine of symbol `s` that has a new row and a complete window."""
+    n = x.engines
     for k in range(x.wiring.streams[s], x.wiring.streams[s + 1]):
         seq = x.fresh[k]
         ready = seq > 0 and x.streams.count[k] >= x.streams.window[k]
         for e in range(x.wiring.engines[k], x.wiring.engines[k + 1]):
-            code = seq if seq < 0 else IDLE  # a row that cannot be made is its engines' fault
-            if ready:
-                code = call3(x.engines.table[e, SUBMIT], x.engines.table[e, CTX], seq, 1)
-            x.engines.code[e] = code
+            for w in range(e * ENGINE_ROWS, (e + 1) * ENGINE_ROWS):
+                n.code[w] = IDLE
+            for p in range(x.wiring.strategies[e], x.wiring.strategies[e + 1]):
+                w = load_acquire(n.where[0] + 8 * p)
+                n.current[p] = w
+                if seq < 0:  # a row that cannot be made is its engines' fault
+                    n.code[w] = seq
+                elif ready and n.code[w] == IDLE:
+                    n.code[w] = call3(
+                        n.table[w, codes.ENGINE_SUBMIT], n.table[w, codes.ENGINE_CTX], seq, 1
+                    )
 
 
 @kernel
-def finish(x, e, seq, started):
-    """Wait for engine `e`'s result on row `seq`; its Code.
+def await_result(x, w, seq, started):
+    """Wait for the result of row `w` of the engine table on row `seq`; its Code.
 
     A result that came later than its deadline after `started` is a fault, also from an engine that
     computed it on this very thread: the book that it would trade on has moved on since.
     """
-    code = x.engines.code[e]
+    code = x.engines.code[w]
     if code < 0:
         return code
-    poll, ctx = x.engines.table[e, POLL], x.engines.table[e, CTX]
+    poll, ctx = x.engines.table[w, codes.ENGINE_POLL], x.engines.table[w, codes.ENGINE_CTX]
     code = call2(poll, ctx, seq)
     while code == PENDING:
-        if clock() - started > x.engines.deadline[e]:
+        if clock() - started > x.engines.deadline[w]:
             return ENGINE_TIMEOUT
         pause()
         code = call2(poll, ctx, seq)
     if code < 0:
         return code
-    if clock() - started > x.engines.deadline[e]:
+    if clock() - started > x.engines.deadline[w]:
         return ENGINE_TIMEOUT
-    out = x.engines.table[e, OUTPUT]
-    total = load_f32(out) + load_f32(out + 4) + load_f32(out + 8)
+    total = 0.0
+    for i in range(x.engines.table[w, codes.ENGINE_N_OUTPUTS]):
+        total += load_f32(x.engines.table[w, codes.ENGINE_OUTPUT] + 4 * i)
     return OK if math.isfinite(total) else ENGINE_NOT_FINITE
 
 
 @kernel
+def read_signal(x, w):
+    """The head of row `w` of the engine table: outputs → `x.signal` (down, flat, up)."""
+    out = x.engines.table[w, codes.ENGINE_OUTPUT]
+    if x.engines.head[w] == codes.HEAD_PROBABILITIES:
+        for i in range(3):
+            x.signal[i] = load_f32(out + 4 * i)
+
+
+@kernel
 def publish(x, i, ready):
-    """Put intent `i` of the scratch into the outbox; the order is readable by the gateway then."""
-    address = x.outbox.address[0]
-    head = x.outbox.counts[0]
-    if head - load_acquire(address + 64) >= len(x.outbox.intents):
+    """Put intent `i` of the scratch into the order queue; the gateway can read it then."""
+    queue = x.order_queue
+    head = load_i64(queue.published)
+    if head - load_acquire(queue.consumed) > queue.mask:
         return RING_FULL
-    x.outbox.intents[head & (len(x.outbox.intents) - 1)] = x.scratch[i]
-    store_release(address, head + 1)
-    record(x.hist, TICK_TO_ORDER, clock() - ready)
+    queue.events[head & queue.mask] = x.scratch[i]
+    store_release(queue.published, head + 1)
+    now = clock()
+    record(x.hist, codes.STAGE_TICK_TO_ORDER, now - ready)
+    record_order(x, i, ready, now)
     return OK
 
 
 @kernel
-def log_intent(x, i):
-    """Put intent `i` of the scratch on the tape."""
-    n = x.counters[LOGGED]
-    if n < len(x.tape.intents):
-        x.tape.intents[n] = x.scratch[i]
-        x.counters[LOGGED] = n + 1
-    else:
-        x.counters[LOST] += 1
-
-
-@kernel
-def log_decision(x, p, s, seq, ts_ns, code, down, flat, up, wanted, position):
-    """Put a decision on the tape."""
-    n = x.counters[DECISIONS]
-    if n >= len(x.tape.decisions):
-        x.counters[LOST] += 1
-        return
-    bid, _, ask, _ = best(x.book, s)
-    mid2 = 0 if bid == NO_BID or ask == NO_ASK else bid + ask
-    r = x.tape.decisions[n]
-    r["ts_ns"] = ts_ns
-    r["seq"] = seq
-    r["mid2_tick"] = mid2
-    r["p_down"] = down
-    r["p_flat"] = flat
-    r["p_up"] = up
-    r["code"] = code
-    r["position"] = position
-    r["equity"] = equity(x.strategies, p, 0.5 * mid2 / x.book.inv_tick[s])
-    r["strategy"] = p
-    r["symbol"] = s
-    r["mode"] = x.strategies.mode[p]
-    r["intents"] = wanted
-    x.counters[DECISIONS] = n + 1
-
-
-@kernel
-def choose_mode(x, p, code):
+def choose_mode(x, p, code, seq, ts_ns):
     """The mode of strategy `p` after a result: a fault sends it to its fallback at once."""
     st = x.strategies
+    before = st.mode[p]
     if x.risk.halted[p] != 0 or x.risk.killed[0] != 0:
         st.mode[p] = MODE_HALTED
     elif st.mode[p] == MODE_HALTED:  # a person has re-armed it
@@ -254,23 +249,25 @@ def choose_mode(x, p, code):
         st.healthy[p] += 1
         if st.mode[p] == MODE_FALLBACK and st.healthy[p] >= x.settings[HEALTHY_NEEDED]:
             st.mode[p] = MODE_LIVE
+    if st.mode[p] != before:
+        record_mode(x, p, before, code, seq, ts_ns)
     return st.mode[p]
 
 
 @kernel
-def act(x, p, s, seq, code, down, flat, up, ts_ns, event_ts_ns, ready):
-    """Strategy `p` answers a signal: policy → risk → outbox. Returns a Code."""
+def decide_and_send(x, p, s, seq, code, ts_ns, event_ts_ns, ready):
+    """Strategy `p` answers the signal of `x.signal`: policy → risk → order queue. A Code."""
     bid, _, ask, _ = best(x.book, s)
     check_loss(x.risk, p, x.strategies, bid, ask)  # halts a loser that does not trade, too
-    mode = choose_mode(x, p, code)
+    mode = choose_mode(x, p, code, seq, ts_ns)
     position = x.strategies.position[p]
     if mode == MODE_FALLBACK:
-        down, flat, up = fallback_signal(x.strategies, p, x.book, s)
-        x.counters[FALLBACKS] += 1
+        fallback_signal(x.strategies, p, x.book, s, x.signal)
+        x.counters[codes.COUNT_FALLBACKS] += 1
     wanted = 0
     if code >= 0 or mode == MODE_FALLBACK or mode == MODE_HALTED:
-        wanted = decide(x.strategies, p, x.book, s, x.orders, down, flat, up, seq, ts_ns, x.scratch)
-    x.counters[INTENTS] += wanted
+        wanted = decide(x.strategies, p, x.book, s, x.orders, x.signal, seq, ts_ns, x.scratch)
+    x.counters[codes.COUNT_INTENTS] += wanted
     result = OK
     for i in range(wanted):
         reason = check_intent(
@@ -279,49 +276,123 @@ def act(x, p, s, seq, code, down, flat, up, ts_ns, event_ts_ns, ready):
         if reason == 0 and mode != MODE_SHADOW and on_sent(x.orders, p, x.scratch, i) >= 0:
             result = min(result, publish(x, i, ready))
             cancel = int(x.scratch[i]["kind"]) == CANCEL
-            x.counters[CANCELS if cancel else ORDERS] += 1
+            x.counters[codes.COUNT_CANCELS if cancel else codes.COUNT_ORDERS] += 1
     for i in range(wanted):
-        log_intent(x, i)
-    log_decision(x, p, s, seq, ts_ns, code, down, flat, up, wanted, position)
+        record_intent(x, i)
+    record_signal(x, p, s, seq, ts_ns, code, x.engines.current[p], wanted, position)
     return result
 
 
 @kernel
-def step(x, s, ts_ns, event_ts_ns, ready):
-    """A complete batch of symbol `s`: row → engine → policy → risk → orders in the outbox.
+def answer_row(x, w, e, s, seq, submitted, ts_ns, event_ts_ns, ready):
+    """Engine row `w` of engine `e`: its result, then every strategy that listens to it."""
+    before = x.counters[codes.COUNT_STAGE_ENDED]
+    code = await_result(x, w, seq, submitted)
+    x.engines.code[w] = code
+    now = clock()
+    record(x.hist, codes.STAGE_ENGINE, now - before)
+    x.counters[codes.COUNT_SIGNALS if code >= 0 else codes.COUNT_FAULTS] += 1
+    result = OK
+    for p in range(x.wiring.strategies[e], x.wiring.strategies[e + 1]):
+        if x.engines.current[p] == w:
+            read_signal(x, w)
+            done = decide_and_send(x, p, s, seq, code, ts_ns, event_ts_ns, ready)
+            result = min(result, done)
+    after = clock()
+    x.counters[codes.COUNT_STAGE_ENDED] = after
+    record(x.hist, codes.STAGE_DECISION, after - now)
+    record(x.hist, codes.STAGE_TICK_TO_DECISION, after - ready)
+    return result
 
-    Args: `ts_ns` is the local time of the batch, `event_ts_ns` the exchange's, `ready` the clock
-    when the batch became readable. Returns a Code.
+
+@kernel
+def step(x, s, q, ts_ns, event_ts_ns, ready):
+    """A complete batch of symbol `s`: row → engine → policy → risk → orders in the queue.
+
+    Args: `q` is the number of the batch's last event, `ts_ns` its local time, `event_ts_ns` the
+    exchange's, `ready` the clock when the batch became readable. Returns a Code.
     """
     result = OK
     before = clock()
     if make_rows(x, s, ts_ns) == 0:
         return result
-    now = clock()
-    record(x.hist, FEATURES, now - before)
-    submitted = now
-    start(x, s)
+    submitted = clock()
+    x.counters[codes.COUNT_STAGE_ENDED] = submitted
+    record(x.hist, codes.STAGE_FEATURES, submitted - before)
+    submit_engines(x, s)
     for k in range(x.wiring.streams[s], x.wiring.streams[s + 1]):
         seq = x.streams.seq[k]
         for e in range(x.wiring.engines[k], x.wiring.engines[k + 1]):
-            if x.engines.code[e] == IDLE:
-                continue
-            before = now
-            code = finish(x, e, seq, submitted)
-            x.engines.code[e] = code
-            out = x.engines.table[e, OUTPUT]
-            down, flat, up = load_f32(out), load_f32(out + 4), load_f32(out + 8)
-            now = clock()
-            record(x.hist, ENGINE, now - before)
-            x.counters[SIGNALS if code >= 0 else FAULTS] += 1
-            for p in range(x.wiring.strategies[e], x.wiring.strategies[e + 1]):
-                done = act(x, p, s, seq, code, down, flat, up, ts_ns, event_ts_ns, ready)
-                result = min(result, done)
-            before = now
-            now = clock()
-            record(x.hist, DECISION, now - before)
-            record(x.hist, TICK_TO_DECISION, now - ready)
+            for w in range(e * ENGINE_ROWS, (e + 1) * ENGINE_ROWS):
+                if x.engines.code[w] != IDLE:
+                    done = answer_row(x, w, e, s, seq, submitted, ts_ns, event_ts_ns, ready)
+                    result = min(result, done)
+    for k in range(x.wiring.streams[s], x.wiring.streams[s + 1]):
+        if x.fresh[k] != 0:
+            record_row(x, k, s, x.fresh[k], ts_ns, event_ts_ns, q)
     return result
+
+
+@kernel
+def apply_report(x, i, now_ns):
+    """Report `i` of the queue: the order, the account, the records. Returns a Code."""
+    report = x.report_queue.events[i]
+    p, order_id = np.int64(report["strategy"]), int(report["order_id"])
+    event, lots = int(report["event"]), int(report["qty_lots"])
+    ts_ns = int(report["ts_ns"])
+    if ts_ns == 0:
+        ts_ns = now_ns
+    c = -1
+    if 0 <= p < len(x.strategies.policy):
+        c = find_order(x.orders, p, order_id)
+    if c < 0:
+        record_report(x, report, ts_ns, BAD_TRANSITION)
+        return BAD_TRANSITION
+    fees = x.strategies.fees[p]
+    px, maker = int(report["px_tick"]), int(report["maker"])
+    code = on_report(x.orders, x.strategies, p, order_id, event, px, lots, maker)
+    record_report(x, report, ts_ns, code)
+    if event == PARTIAL_FILL or event == FILL:
+        x.counters[codes.COUNT_FILLS] += 1
+        fee = x.strategies.fees[p] - fees
+        record_fill(x, p, report, ts_ns, x.orders.side[p, c], fee)
+    return code
+
+
+@kernel
+def take_reports(x, ts_ns):
+    """Read every report that the gateway has published. Returns the worst Code."""
+    queue = x.report_queue
+    q, end = load_i64(queue.consumed), load_acquire(queue.published)
+    code = OK
+    while q < end:
+        code = min(code, apply_report(x, q & queue.mask, ts_ns))
+        q += 1
+        store_release(queue.consumed, q)
+    return code
+
+
+@kernel
+def read_reports(x, ts_ns):
+    """Let the gateway say what it knows by `ts_ns`, and read it. Returns a Code."""
+    code = call2(x.gateway[codes.GATEWAY_READ_REPORTS], x.gateway[codes.GATEWAY_CTX], ts_ns)
+    return min(code, take_reports(x, ts_ns))
+
+
+@kernel
+def submit_orders(x, ts_ns):
+    """Tell the gateway that orders lie in the queue, where they do. Returns a Code."""
+    if load_acquire(x.order_queue.consumed) == load_i64(x.order_queue.published):
+        return OK
+    return call2(x.gateway[codes.GATEWAY_SUBMIT], x.gateway[codes.GATEWAY_CTX], ts_ns)
+
+
+@kernel
+def on_batch(x, s, first, end, ts_ns):
+    """The gateway sees the batch of events first … end − 1; its answers are read. A Code."""
+    ctx = x.gateway[codes.GATEWAY_CTX]
+    code = call4(x.gateway[codes.GATEWAY_ON_BATCH], ctx, s, first, end)
+    return min(code, take_reports(x, ts_ns))
 
 
 @kernel
@@ -332,4 +403,18 @@ def advance(x, s):
         if seq <= 0:
             continue
         for e in range(x.wiring.engines[k], x.wiring.engines[k + 1]):
-            call2(x.engines.table[e, ADVANCE_FN], x.engines.table[e, CTX], seq)
+            for w in range(e * ENGINE_ROWS, (e + 1) * ENGINE_ROWS):
+                if x.engines.table[w, codes.ENGINE_ADVANCE] != 0:
+                    ctx = x.engines.table[w, codes.ENGINE_CTX]
+                    call2(x.engines.table[w, codes.ENGINE_ADVANCE], ctx, seq)
+
+
+@kernel
+def finish_batch(x, q, ts_ns):
+    """The batch before event `q` is done: its records can be read, the clocks once a second."""
+    c = x.counters
+    if ts_ns - c[codes.COUNT_CLOCK_NS] >= SECOND:
+        c[codes.COUNT_CLOCK_NS] = ts_ns
+        record_clock(x, q, ts_ns)
+    publish_records(x.records)
+    c[codes.COUNT_CURSOR] = q

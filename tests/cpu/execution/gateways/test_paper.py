@@ -2,147 +2,132 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from helpers.desk import Desk, desk, intent
-from tickrt.compile.codes import BUY, CANCEL, GTC, GTX, IOC, SELL
-from tickrt.execution.gateways.paper_kernels import paper_on_book, paper_on_trade, paper_submit
+from helpers.desk import intent
+from helpers.door import Door, on_batch
+from tickrt.compile.codes import BUY, CANCEL, GTC, GTX, IOC, RING_FULL, SELL
+from tickrt.execution.gateways.gateway import CAPACITY
 from tickrt.execution.kernels import open_exposure
-from tickrt.execution.state_machine import OrderState
+from tickrt.execution.state_machine import OrderEvent, OrderState
 
-S = OrderState
-
-
-def submit(made: Desk, **wanted: Any) -> list[tuple[int, int, int]]:
-    """(price, lots, maker) of the fills that an order meets at once."""
-    order = intent(**wanted)
-    assert made.send(order) == [0]
-    n = paper_submit(made.orders, made.st, 0, order, 0, made.book, 0, made.now, made.fills, 0)
-    return shown(made, n)
-
-
-def trade(made: Desk, px: int, qty: float, side: int) -> list[tuple[int, int, int]]:
-    n = paper_on_trade(
-        made.orders, made.st, 0, px, qty, side, 2002, made.now, made.fills, 0
-    )  # fmt: skip
-    return shown(made, n)
-
-
-def settle(made: Desk) -> list[tuple[int, int, int]]:
-    n = paper_on_book(made.orders, made.st, 0, made.book, 0, made.now, made.fills, 0)
-    return shown(made, n)
-
-
-def shown(made: Desk, n: int) -> list[tuple[int, int, int]]:
-    fills = made.fills[:n]
-    return [(int(f["px_tick"]), int(f["qty_lots"]), int(f["maker"])) for f in fills]
-
-
-def state(made: Desk, slot: int = 0) -> OrderState:
-    return OrderState(int(made.orders.state[0, slot]))
+S, E = OrderState, OrderEvent
 
 
 def test_an_ioc_takes_the_levels_within_its_limit_and_the_rest_expires() -> None:
-    made = desk()
-    assert submit(made, px=1003, qty=9, tif=IOC) == [(1002, 4, 0), (1003, 2, 0)]
-    assert state(made) == S.EXPIRED
-    assert made.st.position[0] == 6
-    assert made.st.cash[0] == -(4 * 501 + 2 * 501.5)
-    assert open_exposure(made.orders, 0) == (0, 0)
+    made = Door()
+    assert made.submit(px=1003, qty=9, tif=IOC) == [(1002, 4, 0), (1003, 2, 0)]
+    assert made.state() == S.EXPIRED
+    assert made.desk.st.position[0] == 6
+    assert made.desk.st.cash[0] == -(4 * 501 + 2 * 501.5)
+    assert open_exposure(made.desk.orders, 0) == (0, 0)
 
 
 def test_an_ioc_away_from_the_market_expires() -> None:
-    made = desk()
-    assert submit(made, px=1001, qty=1, tif=IOC) == []
-    assert state(made) == S.EXPIRED
+    made = Door()
+    assert made.submit(px=1001, qty=1, tif=IOC) == []
+    assert made.state() == S.EXPIRED
 
 
 def test_a_sell_takes_the_bids() -> None:
-    made = desk()
-    assert submit(made, side=-1, px=999, qty=6, tif=IOC) == [(1000, 5, 0), (999, 1, 0)]
-    assert state(made) == S.FILLED
-    assert made.st.position[0] == -6
-
-
-def test_a_fill_is_recorded_whole() -> None:
-    made = desk()
-    submit(made, order_id=9, px=1002, qty=2, tif=IOC)
-    named = {name: made.fills[0][name].item() for name in made.fills.dtype.names}
-    assert named == {
-        "ts_ns": made.now, "order_id": 9, "px_tick": 1002, "qty_lots": 2, "position": 2,
-        "fee": 0.0004 * 2 * 501, "mid2_tick": 2002, "strategy": 0, "symbol": 0, "side": 1,
-        "maker": 0, "spare": 0,
-    }  # fmt: skip
+    made = Door()
+    assert made.submit(side=-1, px=999, qty=6, tif=IOC) == [(1000, 5, 0), (999, 1, 0)]
+    assert made.state() == S.FILLED
+    assert made.desk.st.position[0] == -6
 
 
 def test_a_post_only_order_that_would_take_is_refused() -> None:
-    made = desk()
-    assert submit(made, px=1002, tif=GTX) == []
-    assert state(made) == S.REJECTED
-    assert submit(made, order_id=2, px=1001, tif=GTX) == []
-    assert state(made, 1) == S.WORKING
+    made = Door()
+    assert made.submit(px=1002, tif=GTX) == []
+    assert made.state() == S.REJECTED
+    assert made.submit(order_id=2, px=1001, tif=GTX) == []
+    assert made.state(1) == S.WORKING
 
 
 def test_a_limit_order_takes_what_it_can_and_rests() -> None:
-    made = desk()
-    assert submit(made, px=1002, qty=6, tif=GTC) == [(1002, 4, 0)]
-    assert state(made) == S.WORKING
-    assert open_exposure(made.orders, 0) == (2, 0)
+    made = Door()
+    assert made.submit(px=1002, qty=6, tif=GTC) == [(1002, 4, 0)]
+    assert made.state() == S.WORKING
+    assert open_exposure(made.desk.orders, 0) == (2, 0)
 
 
 def test_a_resting_order_waits_for_the_queue_before_it() -> None:
-    made = desk()
-    submit(made, px=1000, qty=2, tif=GTX)  # behind 5
-    assert trade(made, 1000, 4.0, -1) == []
-    assert trade(made, 1000, 2.0, -1) == [(1000, 1, 1)]
-    assert trade(made, 1000, 9.0, -1) == [(1000, 1, 1)]
-    assert state(made) == S.FILLED
+    made = Door()
+    made.submit(px=1000, qty=2, tif=GTX)  # behind 5
+    assert made.trade(1000, 4.0, SELL) == []
+    assert made.trade(1000, 2.0, SELL) == [(1000, 1, 1)]
+    assert made.trade(1000, 9.0, SELL) == [(1000, 1, 1)]
+    assert made.state() == S.FILLED
 
 
 def test_trades_of_the_other_side_or_away_do_nothing() -> None:
-    made = desk()
-    submit(made, px=1000, qty=2, tif=GTX)
-    assert trade(made, 1002, 50.0, 1) == []
-    assert trade(made, 1000, 50.0, 1) == []
-    assert trade(made, 1001, 50.0, -1) == []
+    made = Door()
+    made.submit(px=1000, qty=2, tif=GTX)
+    assert made.trade(1002, 50.0, BUY) == []
+    assert made.trade(1000, 50.0, BUY) == []
+    assert made.trade(1001, 50.0, SELL) == []
 
 
 def test_a_trade_beyond_its_price_fills_it() -> None:
-    made = desk()
-    submit(made, px=1000, qty=2, tif=GTX)
-    assert trade(made, 999, 1.0, -1) == [(1000, 2, 1)]
+    made = Door()
+    made.submit(px=1000, qty=2, tif=GTX)
+    assert made.trade(999, 1.0, SELL) == [(1000, 2, 1)]
 
 
 def test_the_displayed_quantity_bounds_the_queue() -> None:
-    made = desk()
-    submit(made, px=1000, qty=2, tif=GTX)
-    made.level(BUY, 1000, 1.0)
-    assert settle(made) == []
-    assert trade(made, 1000, 2.0, -1) == [(1000, 1, 1)]
+    made = Door()
+    made.submit(px=1000, qty=2, tif=GTX)
+    made.desk.level(BUY, 1000, 1.0)
+    assert made.batch() == []
+    assert made.trade(1000, 2.0, SELL) == [(1000, 1, 1)]
 
 
 def test_a_book_that_crosses_a_resting_order_fills_it() -> None:
-    made = desk()
-    submit(made, side=-1, px=1002, qty=2, tif=GTX)
-    made.level(SELL, 1002, 0.0)
-    made.level(BUY, 1002, 1.0)
-    assert settle(made) == [(1002, 2, 1)]
-    assert made.st.position[0] == -2
+    made = Door()
+    made.submit(side=-1, px=1002, qty=2, tif=GTX)
+    made.desk.level(SELL, 1002, 0.0)
+    made.desk.level(BUY, 1002, 1.0)
+    assert made.batch() == [(1002, 2, 1)]
+    assert made.desk.st.position[0] == -2
 
 
 def test_a_cancel_is_answered_at_once() -> None:
-    made = desk()
-    submit(made, px=1000, tif=GTX)
-    assert submit(made, px=1000, kind=CANCEL) == []
-    assert state(made) == S.CANCELLED
-    assert trade(made, 999, 1.0, -1) == []
+    made = Door()
+    made.submit(px=1000, tif=GTX)
+    assert made.submit(px=1000, kind=CANCEL) == []
+    assert made.state() == S.CANCELLED
+    assert made.trade(999, 1.0, SELL) == []
 
 
-def test_more_fills_than_there_is_room_for_are_counted_and_booked() -> None:
-    made = desk()
-    made.fills = made.fills[:1]
-    order = intent(px=1006, qty=20, tif=IOC)
-    made.send(order)
-    n = paper_submit(made.orders, made.st, 0, order, 0, made.book, 0, made.now, made.fills, 0)
-    assert n == 3
-    assert made.st.position[0] == 20
+def test_every_thing_that_happens_to_an_order_is_a_report() -> None:
+    made = Door()
+    made.submit(px=1002, qty=6, tif=GTC)
+    assert made.reports == [E.PARTIAL_FILL, E.ACK]
+    made.submit(order_id=2, px=1003, tif=GTX)
+    assert made.reports == [E.PARTIAL_FILL, E.REJECT]  # the book crosses what rests at 1002
+    made.submit(order_id=3, px=1001, qty=1, tif=IOC)
+    assert made.reports == [E.EXPIRE]
+    made.submit(order_id=4, px=999, tif=GTC)
+    made.submit(order_id=4, kind=CANCEL)
+    assert made.reports == [E.CANCEL_ACK]
+
+
+def test_a_cancel_that_comes_too_late_is_refused() -> None:
+    made = Door()
+    made.submit(px=1000, qty=2, tif=GTX)
+    cancel = intent(kind=CANCEL)
+    made.desk.send(cancel)
+    made.gateway.orders.publish(cancel)
+    assert made.trade(999, 1.0, SELL) == [(1000, 2, 1)]  # the batch's trade comes first
+    assert made.reports == [E.PARTIAL_FILL, E.CANCEL_REJECT]
+    assert made.state() == S.FILLED
+
+
+def test_a_report_queue_without_room_is_an_error_not_a_lost_report() -> None:
+    made = Door()
+    made.gateway.state.reports.events[:] = 0
+    for i in range(CAPACITY):
+        refused = intent(order_id=i + 1, px=1003, tif=GTX)
+        made.gateway.orders.publish(refused)
+    assert on_batch(made.gateway.handle(), 0, 0, 1) == 0
+    made.gateway.orders.publish(intent(order_id=CAPACITY + 1, px=1003, tif=GTX))
+    assert on_batch(made.gateway.handle(), 0, 0, 1) == RING_FULL
+    assert "report queue was full" in made.gateway.error()

@@ -20,10 +20,11 @@ from helpers.engine_bench import (
     stamp,
 )
 from helpers.sessions import tiny_model, tiny_spec
+from tickrt.compile.codes import ENGINE_COLUMNS, ENGINE_ROWS
 from tickrt.engines.graph.check import read_model
 from tickrt.errors import Code, ConfigError, ModelError
 from tickrt.runtime.backends import kernels as backend_kernels
-from tickrt.runtime.backends.handle import HANDLE_COLUMNS, new_engines
+from tickrt.runtime.backends.handle import new_engines
 from tickrt.runtime.backends.null import NullEngine
 from tickrt.runtime.backends.onnxruntime.whole import OrtEngine
 
@@ -41,10 +42,11 @@ def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Bench:
 
 def test_handle_has_every_column(bench: Bench) -> None:
     assert bench.table.dtype == np.int64
-    assert len(bench.table) == len(HANDLE_COLUMNS)
+    assert len(bench.table) == ENGINE_COLUMNS
     assert all(bench.table[i] != 0 for i in (0, 1, 2, 3, 4, 6, 7))
-    engines = new_engines([bench.engine], [0], 1000)
-    assert engines.table.shape == (1, len(HANDLE_COLUMNS))
+    engines = new_engines([bench.engine], [0], [0], 1000)
+    assert engines.table.shape == (ENGINE_ROWS, ENGINE_COLUMNS)
+    assert not engines.table[1:].any()  # the spare row
 
 
 def test_result_is_stamped_with_its_row(bench: Bench) -> None:
@@ -128,4 +130,4 @@ def test_engine_of_other_outputs_is_refused() -> None:
             return table
 
     with pytest.raises(ConfigError, match="expected 3 outputs"):
-        new_engines([Odd()], [0], 1)
+        new_engines([Odd()], [0], [0], 1)

@@ -21,7 +21,6 @@ from tickrt.market.event_file import save_events
 from tickrt.models.architectures.zoo import recurrent
 from tickrt.runtime.backends.onnxruntime import kernels as split_kernels
 from tickrt.runtime.backends.onnxruntime.split import SplitEngine
-from tickrt.runtime.results import counter
 from tickrt.runtime.session import Session
 from tickrt.strategy.params import MakerParams
 
@@ -202,8 +201,7 @@ def test_two_symbols_with_gaps_and_an_emptied_side(
             assert report["rows"] == 2 * (120 - 5)
             if split:
                 assert [engine.describe()["waits"] for engine in session.assembly.engines] == [0, 0]
-            tape = session.assembly.loop.tape.decisions[: counter(session.assembly, "decisions")]
-            runs.append(tape.copy())
+            runs.append(session.signals())
     assert len(runs[0]) == len(runs[1]) < 2 * (120 - 5)
     for name in ("seq", "symbol"):
         np.testing.assert_array_equal(runs[0][name], runs[1][name])
@@ -247,7 +245,7 @@ def test_carried_state_does_not_cross_a_gap(tmp_path: Path) -> None:
         with Session(config(tmp_path, data, chosen, stateful=True)) as session:
             report = session.run()
             assert report["engine"]["split"] == "carry"
-            done = session.assembly.loop.tape.decisions[: report["signals"]]
+            done = session.signals()
             signals.append(done["p_up"].copy())
     assert len(signals[1]) == 40 - (T - 1)
     np.testing.assert_array_equal(signals[0][-len(signals[1]) :], signals[1])

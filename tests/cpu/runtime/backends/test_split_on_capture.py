@@ -11,7 +11,6 @@ from tickrt.compile.codes import BATCH_END, LOCAL
 from tickrt.config import SessionConfig, StrategySettings
 from tickrt.feeds.captures.convert import convert
 from tickrt.market.event_file import load_events, save_events
-from tickrt.runtime.results import counter
 from tickrt.runtime.session import Session
 from tickrt.strategy.params import MakerParams, TakerParams
 
@@ -40,7 +39,7 @@ def test_signals_to_tolerance_and_identical_orders(model: str, capture: Path) ->
         config = SessionConfig(data=(capture,), strategies=strategies, split=split)
         with Session(config) as session:
             report = session.run()
-            done = session.assembly.loop.tape.decisions[: counter(session.assembly, "decisions")]
+            done = session.signals()
             signals.append(np.stack([done[name] for name in ("p_down", "p_flat", "p_up")]))
             intents = session.intents()
             intents["signal"] = 0.0

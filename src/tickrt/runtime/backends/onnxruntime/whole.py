@@ -55,7 +55,7 @@ class OrtBacked:
         return _functions()
 
     def handle(self) -> NDArray[np.int64]:
-        """int64[10] in the order of `HANDLE_COLUMNS`."""
+        """int64[10] in the order of `codes.ENGINE_*`."""
         functions = [f.address for f in self.functions()]
         buffers = [self._ctx.ctypes.data, self._ring.address]
         buffers += [self._output.ctypes.data, self._stamp.ctypes.data]

@@ -1,0 +1,44 @@
+"""The C functions of gateways that do nothing in the loop's thread, and how a report is published.
+
+Entry point for other gateways: `publish_report`.
+"""
+
+from tickrt.compile.codes import OK, RING_FULL
+from tickrt.compile.intrinsics import load_acquire, load_i64, store_release
+from tickrt.compile.jit import kernel_internal
+
+
+def nothing_2(ctx, ts_ns):
+    """A function of a gateway that has nothing to do."""
+    return OK
+
+
+def nothing_4(ctx, s, first, end):
+    """The same for `on_batch`."""
+    return OK
+
+
+def discard(ctx, ts_ns):
+    """Take every order and forget it; `ctx`: addresses of the order ring's two counts."""
+    store_release(load_i64(ctx + 8), load_acquire(load_i64(ctx)))
+    return OK
+
+
+@kernel_internal
+def publish_report(ring, p, s, order_id, event, px_tick, qty_lots, maker, ts_ns):
+    """Put a report into `ring` (a FeedView of REPORT_DTYPE). RING_FULL where there is no room."""
+    head = load_i64(ring.published)
+    if head - load_acquire(ring.consumed) > ring.mask:
+        return RING_FULL
+    r = ring.events[head & ring.mask]
+    r["venue_ref"] = 0
+    r["ts_ns"] = ts_ns
+    r["order_id"] = order_id
+    r["px_tick"] = px_tick
+    r["qty_lots"] = qty_lots
+    r["event"] = event
+    r["strategy"] = p
+    r["symbol"] = s
+    r["maker"] = maker
+    store_release(ring.published, head + 1)
+    return OK

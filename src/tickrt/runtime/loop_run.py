@@ -1,0 +1,149 @@
+"""What a run and a backtest share: an assembled loop, the reader of its records, its end.
+
+Entry point: `LoopRun`, the base of `runtime.session.Session` and `backtest.run.Backtest`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tickrt import __version__
+from tickrt.compile import codes
+from tickrt.compile.jit import JIT
+from tickrt.config import SessionConfig
+from tickrt.errors import EngineError, raise_code
+from tickrt.execution.gateways.gateway import GatewayLike, GatewayMaker
+from tickrt.market.instrument import Instrument
+from tickrt.memory.ring import FeedView
+from tickrt.observe.clock import ticks_per_ns
+from tickrt.observe.machine import machine_info
+from tickrt.runtime.assembly import assemble
+from tickrt.runtime.lifecycle import Companion, Ended, Progress, run_to_end
+from tickrt.runtime.recorder import Recorder
+from tickrt.runtime.results import counter, loop_report
+
+__all__ = ["LoopRun"]
+
+
+class LoopRun:
+    """An assembled loop that runs once.
+
+    Args:
+        config: the session.
+        markets: the instrument of each symbol index.
+        feed: where the loop reads its events.
+        gateway: who answers the orders, or what makes it; default: the one that `config` names.
+        keep_records: hold every record, on disk, for `records` and its kin.
+    """
+
+    def __init__(
+        self,
+        config: SessionConfig,
+        markets: Sequence[Instrument],
+        feed: FeedView,
+        gateway: GatewayLike | GatewayMaker | None = None,
+        *,
+        keep_records: bool = True,
+    ) -> None:
+        self.config, self.markets, self.feed = config, tuple(markets), feed
+        self.startup_s = 0.0
+        self.compile_s = 0.0
+        self.assembly = assemble(config, self.markets, feed, gateway)
+        self.recorder = Recorder(self.assembly.records, len(self.assembly.slots), keep=keep_records)
+
+    def play(
+        self,
+        body: Callable[[], int],
+        total: int,
+        progress: Progress | None,
+        companions: Sequence[Companion] = (),
+    ) -> Ended:
+        """Run `body`, which calls the compiled loop, to its end.
+
+        Raises:
+            TickrtError: what stopped the loop, with the file and the event.
+        """
+
+        def tell() -> None:
+            if progress is not None:
+                progress(counter(self.assembly, "cursor"), total)
+
+        ended = run_to_end(
+            body,
+            self.assembly.loop.stop,
+            progress=tell,
+            pin_cpu=self.config.pin_cpu,
+            companions=[self.recorder, *companions],
+        )
+        problem = self.assembly.gateway.error()
+        if ended.code < 0 and problem:
+            raise EngineError(f"{self.where()}: {problem}")
+        raise_code(ended.code, self.where())
+        return ended
+
+    def where(self) -> str:
+        """The event at which the loop stopped, for a message."""
+        names = ", ".join(str(path) for path in self.config.data)
+        return f"{names}: event {counter(self.assembly, 'error_event')}"
+
+    def records(self, kind: int) -> NDArray[np.void]:
+        """Every record of a kind (`codes.RECORD_*`), in order, as its dtype in `memory.records`.
+
+        Raises:
+            ValueError: they were not kept.
+        """
+        return self.recorder.records(kind)
+
+    def intents(self) -> NDArray[np.void]:
+        """Every intent so far, in order: `INTENT_DTYPE`, as it was decided."""
+        intents = self.records(codes.RECORD_INTENT)
+        intents["record"] = 0  # says what it is in the stream only
+        return intents
+
+    def fills(self) -> NDArray[np.void]:
+        """Every fill so far, in order: `FILL_DTYPE`."""
+        return self.records(codes.RECORD_FILL)
+
+    def signals(self) -> NDArray[np.void]:
+        """What each decision was made on, in order: `SIGNAL_DTYPE`."""
+        return self.records(codes.RECORD_SIGNAL)
+
+    def report_of(self, kind: str, ended: Ended) -> dict[str, Any]:
+        """The report's keys that a run and a backtest share, in two halves around the rest."""
+        report = loop_report(self.assembly, self.recorder, self.markets, ticks_per_ns())
+        if ended.interrupted:
+            report["notes"].append(
+                f"interrupted by {ended.interrupted}: this covers what was done until then"
+            )
+        if not JIT:
+            report["notes"].append("NUMBA_DISABLE_JIT is set: the times are those of plain Python")
+        wall_s = ended.wall_s
+        return {
+            "kind": kind,
+            "version": __version__,
+            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "data": [str(path) for path in self.config.data],
+            **report,
+            "interrupted": ended.interrupted,
+            "wall_s": wall_s,
+            "events_per_s": report["events"] / wall_s if wall_s > 0 else 0.0,
+            "compile_s": self.compile_s,
+            "startup_s": self.startup_s,
+            "machine": machine_info(),
+        }
+
+    def close(self) -> None:
+        """Release the engines, the gateway and what was kept."""
+        self.assembly.close()
+        self.recorder.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
