@@ -11,6 +11,7 @@ each order; what it charged is in the backtest's `charged_ns()` and can be charg
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tickrt.errors import ConfigError
+from tickrt.config import HftbacktestSettings
+from tickrt.errors import ConfigError, DataError
 
 __all__ = ["InferenceLatency"]
 
@@ -89,6 +91,27 @@ class InferenceLatency:
                 f"report: no latency of stage {stage!r}; it has {', '.join(stages) or 'none'}"
             )
         return cls.from_cdf(stages[stage], seed)
+
+    @classmethod
+    def configured(cls, gateway: HftbacktestSettings | None) -> InferenceLatency:
+        """What a session's gateway says; None: `measured`.
+
+        Raises:
+            ConfigError, DataError: its report cannot be read, or has no such times.
+        """
+        if gateway is None:
+            return cls.measured()
+        if gateway.inference_latency_us is not None:
+            return cls.constant(round(gateway.inference_latency_us * 1000))
+        path = gateway.inference_latency_report
+        if path is None:
+            return cls.measured()
+        path = path / "report.json" if path.is_dir() else path
+        try:
+            report = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path}: cannot read a report: {error}") from error
+        return cls.from_report(report if isinstance(report, dict) else {})
 
     @classmethod
     def measured(cls) -> InferenceLatency:

@@ -20,7 +20,7 @@ from tickrt.backtest.kernels import replay
 from tickrt.backtest.latency import InferenceLatency
 from tickrt.backtest.metrics import Metrics, measure
 from tickrt.compile.codes import BATCH_END, LOCAL, NEW
-from tickrt.config import SessionConfig
+from tickrt.config import HftbacktestSettings, SessionConfig
 from tickrt.execution.gateways.hftbacktest import HftbacktestGateway, VenueConfig
 from tickrt.market.event_file import instruments_of, load_events, merge_events
 from tickrt.market.instrument import Instrument
@@ -48,8 +48,8 @@ class Backtest(LoopRun):
 
     Args:
         config: the session; its `paper` and `pace` are not used.
-        venue: the simulated venue.
-        latency: what each inference is charged.
+        venue: the simulated venue; default: the config's gateway.
+        latency: what each inference is charged; default: what the gateway says.
     """
 
     def __init__(
@@ -59,8 +59,10 @@ class Backtest(LoopRun):
         latency: InferenceLatency | None = None,
     ) -> None:
         started = time.perf_counter()
-        self.venue_config = venue or VenueConfig()
-        self.latency = latency or InferenceLatency.measured()
+        gateway = config.gateway
+        own = gateway if isinstance(gateway, HftbacktestSettings) else None
+        self.venue_config = venue or own or VenueConfig()
+        self.latency = latency or InferenceLatency.configured(own)
         files = [load_events(path) for path in config.data]
         markets = instruments_of(files, [s.symbol for s in config.strategies])
         self.events = merge_events(files)
@@ -195,8 +197,9 @@ def run_backtest(
 
     Args:
         config: the session.
-        venue: the simulated venue; default: `VenueConfig()`.
-        latency: what each inference is charged; default: what it takes in the backtest itself.
+        venue: the simulated venue; default: the config's gateway, else `VenueConfig()`.
+        latency: what each inference is charged; default: what the gateway says, else what it takes
+            in the backtest itself.
         progress: called with (events done, events in all).
 
     Raises:

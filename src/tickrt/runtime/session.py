@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from tickrt.config import SessionConfig
+from tickrt.config import SessionConfig, pace_text
 from tickrt.execution.gateways.gateway import GatewayLike, GatewayMaker
 from tickrt.market.event_file import EventFile, instruments_of, load_events, merge_events
 from tickrt.market.instrument import Instrument
@@ -100,8 +100,3 @@ class Session(LoopRun):
             "floor": floor(),
             "config": self.config.model_dump(mode="json"),
         }
-
-
-def pace_text(pace: float) -> str:
-    """``max``, ``realtime`` or ``10x``."""
-    return {0.0: "max", 1.0: "realtime"}.get(pace, f"{pace:g}x")

@@ -415,5 +415,5 @@ def test_failure_in_the_hot_thread_reaches_the_caller(
 
 @pytest.mark.parametrize("text", ["", "fast", "-1x", "0x", "nan"])
 def test_bad_pace_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match="--pace"):
+    with pytest.raises(ConfigError, match="expected max, realtime or a speed"):
         parse_pace(text)
