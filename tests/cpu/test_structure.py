@@ -64,7 +64,7 @@ PUBLIC = {
     "tickrt.memory.ring": ["FeedView", "Ring", "array_view"],
     "tickrt.market.instrument": ["KNOWN", "Instrument"],
     "tickrt.models": ["ModelFiles", "find_model", "list_models"],
-    "tickrt.report.report": ["SCHEMA", "load_report", "plain", "write_report"],
+    "tickrt.report.report": ["SCHEMA", "load_report", "plain", "to_json", "write_report"],
     "tickrt.runtime.session": ["Progress", "Session"],
 }
 # Their parameters are those of a C function.

@@ -11,14 +11,14 @@ each order; what it charged is in the backtest's `charged_ns()` and can be charg
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tickrt.errors import ConfigError
+from tickrt.runtime.report_types import Report
 
 __all__ = ["InferenceLatency"]
 
@@ -76,14 +76,14 @@ class InferenceLatency:
 
     @classmethod
     def from_report(
-        cls, report: Mapping[str, Any], stage: str = "tick_to_decision", seed: int = 0
+        cls, report: Report, stage: str = "tick_to_decision", seed: int = 0
     ) -> InferenceLatency:
         """The distribution of a stage in the report of a `tickrt run`.
 
         Raises:
             ConfigError: the report has no such stage.
         """
-        stages = report.get("latency_cdf") or {}
+        stages = report.latency_cdf
         if not stages.get(stage):
             raise ConfigError(
                 f"report: no latency of stage {stage!r}; it has {', '.join(stages) or 'none'}"

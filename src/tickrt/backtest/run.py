@@ -1,6 +1,6 @@
 """A backtest: the parts of a session, recorded events, hftbacktest as the venue, a report.
 
-Entry points: ``run_backtest(config, venue, latency, progress)`` → the report's dict; `Backtest` for
+Entry points: ``run_backtest(config, venue, latency, progress)`` → the `Report`; `Backtest` for
 what is behind it (intents, fills, marks, charged times).
 
 The compiled loop runs in a thread without the GIL; the calling thread reads counters for the
@@ -14,27 +14,31 @@ import gc
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tickrt import __version__
 from tickrt.backtest.kernels import replay
 from tickrt.backtest.latency import InferenceLatency
-from tickrt.backtest.metrics import Metrics, measure
+from tickrt.backtest.metrics import measure
 from tickrt.compile.codes import LOCAL, NEW
-from tickrt.compile.jit import JIT
 from tickrt.config import SessionConfig
 from tickrt.errors import raise_code
 from tickrt.execution.gateways.hftbacktest import VENUE_FAILED, VenueConfig, open_venue
 from tickrt.market.event_file import instruments_of, load_events, merge_events
-from tickrt.market.instrument import Instrument
 from tickrt.observe.clock import ticks_per_ns
-from tickrt.observe.machine import machine_info
 from tickrt.runtime.assembly import Assembly, assemble
 from tickrt.runtime.loop.state import tape_room
-from tickrt.runtime.results import counter, loop_report, thin
+from tickrt.runtime.report_types import (
+    BacktestFigures,
+    ChargedLatency,
+    Metrics,
+    Report,
+    Series,
+)
+from tickrt.runtime.results import Ran, counter, currency, loop_report
 
 __all__ = ["Backtest", "Clock", "Progress", "run_backtest"]
 
@@ -93,7 +97,7 @@ class Backtest:
         self.startup_s = time.perf_counter() - started
         self.compile_s = 0.0
 
-    def run(self, progress: Progress | None = None) -> dict[str, Any]:
+    def run(self, progress: Progress | None = None) -> Report:
         """Run to the end of the data and report.
 
         Args:
@@ -177,59 +181,55 @@ class Backtest:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _report(self, wall_s: float, interrupted: bool) -> dict[str, Any]:
-        report = loop_report(self.assembly, self.markets, ticks_per_ns())
-        if interrupted:
-            report["notes"].append("interrupted: this covers what was done until then")
-        if not JIT:
-            report["notes"].append("NUMBA_DISABLE_JIT is set: the times are those of plain Python")
+    def _report(self, wall_s: float, interrupted: bool) -> Report:
         refused = int(self.venue.venue.times[3])
-        if refused:
-            report["notes"].append(f"the venue refused {refused} orders")
-        return {
-            "kind": "backtest",
-            "version": __version__,
-            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "data": [str(path) for path in self.config.data],
-            "pace": "max",
-            **report,
-            "series": [self._series(p, s) for p, s in enumerate(report["series"])],
-            "backtest": self._figures(0),
-            "backtest_by_strategy": [self._figures(p) for p in range(len(self.assembly.slots))],
-            "wall_s": wall_s,
-            "events_per_s": report["events"] / wall_s if wall_s > 0 else 0.0,
-            "compile_s": self.compile_s,
-            "startup_s": self.startup_s,
-            "machine": machine_info(),
-            "config": {
-                **self.config.model_dump(mode="json"),
-                "venue": _plain(self.venue_config),
-                "inference_latency": self.latency.source,
-            },
-        }
+        report = loop_report(
+            self.assembly,
+            self.markets,
+            Ran(
+                kind="backtest",
+                data=[str(path) for path in self.config.data],
+                pace="max",
+                wall_s=wall_s,
+                compile_s=self.compile_s,
+                startup_s=self.startup_s,
+                config={
+                    **self.config.model_dump(mode="json"),
+                    "venue": _plain(self.venue_config),
+                    "inference_latency": self.latency.source,
+                },
+                interrupted="SIGINT" if interrupted else None,
+                notes=[f"the venue refused {refused} orders"] if refused else [],
+            ),
+        )
+        figures = [self._figures(p) for p in range(len(self.assembly.slots))]
+        return replace(
+            report,
+            series=[self._with_gross(p, series) for p, series in enumerate(report.series)],
+            backtest=figures[0],
+            backtest_by_strategy=figures,
+        )
 
-    def _series(self, p: int, series: dict[str, Any]) -> dict[str, Any]:
-        """The chart's series with the gross equity beside the net one, from the decisions."""
-        decisions = self.assembly.loop.tape.decisions[: counter(self.assembly, "decisions")]
-        mine = decisions[decisions["strategy"] == p]
-        mine = mine[thin(len(mine))]
+    def _with_gross(self, p: int, series: Series) -> Series:
+        """The chart's series with the gross equity beside the net one."""
         fills = self.fills()
         fills = fills[fills["strategy"] == p]
         paid = np.concatenate([[0.0], np.cumsum(fills["fee"])])
-        fees = paid[np.searchsorted(fills["ts_ns"], mine["ts_ns"], side="right")]
-        return {**series, "equity_gross": (mine["equity"] + fees).tolist()}
+        fees = paid[np.searchsorted(fills["ts_ns"], series.t_ns, side="right")].tolist()
+        pairs = zip(series.equity, fees, strict=True)
+        return replace(series, equity_gross=[None if e is None else e + fee for e, fee in pairs])
 
-    def _figures(self, p: int) -> dict[str, Any]:
+    def _figures(self, p: int) -> BacktestFigures:
         slot = self.assembly.slots[p]
         charged = self.charged_ns() / 1e3
         quantile = (lambda q: float(np.quantile(charged, q))) if len(charged) else (lambda q: None)
-        return {
-            "strategy": slot.name,
-            "symbol": slot.instrument.symbol,
-            "currency": _currency(slot.instrument),
-            **self.metrics(p).to_dict(),
-            "inference_latency_us": {"p50": quantile(0.5), "p99": quantile(0.99)},
-        }
+        return BacktestFigures(
+            strategy=slot.name,
+            symbol=slot.instrument.symbol,
+            currency=currency(slot.instrument),
+            **asdict(self.metrics(p)),
+            inference_latency_us=ChargedLatency(p50=quantile(0.5), p99=quantile(0.99)),
+        )
 
 
 def _plain(venue: VenueConfig) -> dict[str, Any]:
@@ -238,16 +238,12 @@ def _plain(venue: VenueConfig) -> dict[str, Any]:
     return values
 
 
-def _currency(instrument: Instrument) -> str:
-    return "coin" if instrument.contract == "inverse" else "quote"
-
-
 def run_backtest(
     config: SessionConfig,
     venue: VenueConfig | None = None,
     latency: InferenceLatency | None = None,
     progress: Progress | None = None,
-) -> dict[str, Any]:
+) -> Report:
     """Backtest a session and report, as `Backtest` does.
 
     Args:

@@ -1,6 +1,6 @@
 """A session: load, build, compile, run the hot loop in a thread of its own, report.
 
-Entry point: ``Session(config).run(progress)`` → the report's dict. `Session.open` does everything
+Entry point: ``Session(config).run(progress)`` → the `Report`. `Session.open` does everything
 up to the first tick, so that a backtest can drive the same parts with its own clock.
 
 The hot thread holds no GIL; the calling thread only reads counters, every 50 ms, for the progress
@@ -14,13 +14,10 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tickrt import __version__
-from tickrt.compile.jit import JIT
 from tickrt.config import SessionConfig
 from tickrt.errors import ConfigError, raise_code
 from tickrt.market.event_file import EventFile, instruments_of, load_events, merge_events
@@ -29,11 +26,11 @@ from tickrt.memory.records import EVENT_DTYPE
 from tickrt.memory.ring import FeedView, array_view
 from tickrt.observe.clock import floor, ticks_per_ns
 from tickrt.observe.kernels import read_clock
-from tickrt.observe.machine import machine_info
 from tickrt.runtime.assembly import Assembly, assemble
 from tickrt.runtime.loop.loop_kernels import Pace, run
 from tickrt.runtime.loop.state import tape_room
-from tickrt.runtime.results import counter, loop_report
+from tickrt.runtime.report_types import Report
+from tickrt.runtime.results import Ran, counter, loop_report
 
 __all__ = ["Progress", "Session"]
 
@@ -96,7 +93,7 @@ class Session:
             1, now + lead, int(self.events["local_ts"][0]), ticks_per_ns() / self.config.pace
         )
 
-    def run(self, progress: Progress | None = None) -> dict[str, Any]:
+    def run(self, progress: Progress | None = None) -> Report:
         """Run to the end of the feed and report.
 
         Args:
@@ -146,27 +143,22 @@ class Session:
         names = ", ".join(str(path) for path in self.config.data)
         return f"{names}: event {counter(self.assembly, 'error_event')}"
 
-    def _report(self, wall_s: float, interrupted: bool) -> dict[str, Any]:
-        report = loop_report(self.assembly, self.markets, ticks_per_ns())
-        if interrupted:
-            report["notes"].append("interrupted: this covers what was done until then")
-        if not JIT:
-            report["notes"].append("NUMBA_DISABLE_JIT is set: the times are those of plain Python")
-        return {
-            "kind": "run",
-            "version": __version__,
-            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "data": [str(path) for path in self.config.data],
-            "pace": pace_text(self.config.pace),
-            **report,
-            "wall_s": wall_s,
-            "events_per_s": report["events"] / wall_s if wall_s > 0 else 0.0,
-            "compile_s": self.compile_s,
-            "startup_s": self.startup_s,
-            "floor": floor(),
-            "machine": machine_info(),
-            "config": self.config.model_dump(mode="json"),
-        }
+    def _report(self, wall_s: float, interrupted: bool) -> Report:
+        return loop_report(
+            self.assembly,
+            self.markets,
+            Ran(
+                kind="run",
+                data=[str(path) for path in self.config.data],
+                pace=pace_text(self.config.pace),
+                wall_s=wall_s,
+                compile_s=self.compile_s,
+                startup_s=self.startup_s,
+                config=self.config.model_dump(mode="json"),
+                floor=floor(),
+                interrupted="SIGINT" if interrupted else None,
+            ),
+        )
 
     def intents(self) -> NDArray[np.void]:
         """Every intent so far, in order: `INTENT_DTYPE`."""
