@@ -159,7 +159,7 @@ def _latency_tiles(report: Report) -> list[Tile]:
             return tiles
     if decisions is None:
         return tiles
-    return tiles + _percentile_tiles(decisions, "tick-to-decision", ("p99", "p999"))
+    return tiles + _percentile_tiles(decisions, "tick-to-decision", ("p99",))
 
 
 def _percentile_tiles(summary: LatencySummary, name: str, shown: Sequence[str]) -> list[Tile]:
@@ -181,8 +181,7 @@ def headline(report: Report) -> list[Tile]:
         unit, tone = money_unit(currency), "good" if net >= 0 else "bad"
         tiles.append(Tile(money(net, currency), f"PnL net, {unit}", tone))
         tiles.append(Tile(money(fees, currency), f"fees, {unit}"))
-    tiles.append(Tile(number(report.orders), "orders"))
-    tiles.append(Tile(number(report.fills), "fills"))
+    tiles.append(Tile(f"{number(report.orders)} / {number(report.fills)}", "orders / fills"))
     if report.kind == "run":
         tiles.append(Tile(rate(report.events_per_s), "events/s"))
     return tiles

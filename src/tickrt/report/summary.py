@@ -13,6 +13,7 @@ from tickrt.runtime.report_types import Report
 
 __all__ = ["assumed", "reason_name", "went_wrong"]
 
+_FILLED = {"whole": "whole or not at all, at the best price", "partial": "also in part"}
 _QUEUE = {"risk_adverse": "only trades move our place in a queue (fewest fills)"}
 
 
@@ -44,14 +45,14 @@ def _run(report: Report) -> list[str]:
             "Orders are answered by the paper gateway: at once, at the displayed prices, without "
             "impact. For a result in money: tickrt backtest."
         )
-    if report.pace == "max":
+    if report.pace != "max":
+        sentences.append(f"Events became readable at their recorded times, pace {report.pace}.")
+    queued = report.latency_us.get("queued")
+    if queued is not None and queued.max > 0:
+        sentences.append("Latencies hold the time that events queued.")
+    elif report.pace == "max":
         sentences.append(
             "Events were read as fast as the loop could take them: latencies hold no queueing."
-        )
-    else:
-        sentences.append(
-            f"Events became readable at their recorded times, pace {report.pace}: latencies hold "
-            "queueing."
         )
     return sentences
 
@@ -66,24 +67,25 @@ def _backtest(report: Report) -> list[str]:
         source = str(report.config.get("inference_latency", ""))
         told = "" if one or not source else f" at the median ({source})"
         sentences.append(f"Charged {median}{told}.")
-    venue: dict[str, Any] = report.config.get("venue") or {}
-    if venue:
-        sentences += _venue(venue)
-    return sentences
+    venue = report.config.get("venue")
+    return sentences + _venue(venue) if isinstance(venue, dict) else sentences
 
 
 def _venue(venue: dict[str, Any]) -> list[str]:
-    """What `VenueConfig` says, from the settings that the report keeps."""
-    if venue["latency_file"] is None:
-        there, back = (duration(venue[f"{way}_latency_ns"] / 1e3) for way in ("entry", "response"))
-        latency = f"An order takes {there} to the venue and {back} back."
-    else:
-        latency = f"Order latencies are those recorded in {venue['latency_file']}."
-    queue = venue["queue_model"]
-    moved = _QUEUE.get(queue, f"cancels before us move our place in a queue (model {queue})")
-    whole = venue["exchange"] == "whole"
-    filled = "whole or not at all, at the best price" if whole else "also in part"
-    return [latency, f"At the venue {moved}; orders fill {filled}."]
+    """What `VenueConfig` says, as far as the settings that the report keeps have it."""
+    sentences = []
+    there, back = (venue.get(f"{way}_latency_ns") for way in ("entry", "response"))
+    if venue.get("latency_file"):
+        sentences.append(f"Order latencies are those recorded in {venue['latency_file']}.")
+    elif there is not None and back is not None:
+        times = f"{duration(there / 1e3)} to the venue and {duration(back / 1e3)} back"
+        sentences.append(f"An order takes {times}.")
+    queue, exchange = venue.get("queue_model"), venue.get("exchange")
+    if queue and exchange:
+        moved = _QUEUE.get(queue, f"cancels before us move our place in a queue (model {queue})")
+        filled = _FILLED.get(exchange, exchange)
+        sentences.append(f"At the venue {moved}; orders fill {filled}.")
+    return sentences
 
 
 def reason_name(reason: str) -> str:

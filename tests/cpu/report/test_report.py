@@ -21,7 +21,7 @@ from tickrt.observe.machine import machine_info
 from tickrt.report.format import figure_rows, headline
 from tickrt.report.html import render_html
 from tickrt.report.report import load_report, plain, to_json, write_report
-from tickrt.report.summary import went_wrong
+from tickrt.report.summary import assumed, went_wrong
 from tickrt.report.table import print_report
 from tickrt.runtime.report_types import EngineFacts, Report
 from tickrt.runtime.results import thin
@@ -195,6 +195,18 @@ def test_what_went_wrong_is_said(change: dict[str, Any], said: str) -> None:
     assert said in " ".join(went_wrong(make_report(**change)))
     assert said in " ".join(terminal(make_report(**change)).split())
     assert said in render_html(make_report(**change))
+
+
+@pytest.mark.parametrize(
+    ("venue", "said"),
+    [
+        ({"entry_latency_ns": 1_500_000, "response_latency_ns": 0}, "takes 1.5 ms to the venue"),
+        ({"latency_file": "lat.npz"}, "Order latencies are those recorded in lat.npz."),
+        ({"queue_model": "log_prob", "exchange": "partial"}, "(model log_prob); orders fill also"),
+    ],
+)
+def test_what_the_venue_assumes_is_said(report: Report, venue: Any, said: str) -> None:
+    assert said in " ".join(assumed(replace(report, config={"venue": venue})))
 
 
 def test_a_run_in_which_nothing_happened_has_a_page_without_charts() -> None:
