@@ -40,8 +40,8 @@ MAY_IMPORT = {
     "training": MARKET | {"feature", "models"},
 }
 MAY_IMPORT["runtime"] = set(MAY_IMPORT) - {"simulation", "training"}
-MAY_IMPORT["backtest"] = MAY_IMPORT["runtime"] | {"runtime"}
 MAY_IMPORT["report"] = MAY_IMPORT["runtime"] | {"runtime"}
+MAY_IMPORT["backtest"] = MAY_IMPORT["report"] | {"report"}
 MAY_IMPORT["cli"] = set(MAY_IMPORT) | {"backtest"}
 MAY_IMPORT["__main__"] = {"cli"}
 
@@ -77,7 +77,7 @@ PUBLIC = {
     "tickrt.memory.ring": ["FeedView", "Ring", "array_view"],
     "tickrt.market.instrument": ["KNOWN", "Instrument"],
     "tickrt.models": ["ModelFiles", "find_model", "list_models"],
-    "tickrt.report.report": ["SCHEMA", "load_report", "plain", "write_report"],
+    "tickrt.report.report": ["SCHEMA", "load_report", "plain", "to_json", "write_report"],
     "tickrt.runtime.session": ["Progress", "Session"],
 }
 # Their parameters are those of a C function.

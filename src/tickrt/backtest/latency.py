@@ -11,16 +11,15 @@ each order; what it charged is in the backtest's `charged_ns()` and can be charg
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tickrt.config import HftbacktestSettings
-from tickrt.errors import ConfigError, DataError
+from tickrt.errors import ConfigError
+from tickrt.runtime.report_types import Report
 
 __all__ = ["InferenceLatency"]
 
@@ -78,14 +77,14 @@ class InferenceLatency:
 
     @classmethod
     def from_report(
-        cls, report: Mapping[str, Any], stage: str = "tick_to_decision", seed: int = 0
+        cls, report: Report, stage: str = "tick_to_decision", seed: int = 0
     ) -> InferenceLatency:
         """The distribution of a stage in the report of a `tickrt run`.
 
         Raises:
             ConfigError: the report has no such stage.
         """
-        stages = report.get("latency_cdf") or {}
+        stages = report.latency_cdf
         if not stages.get(stage):
             raise ConfigError(
                 f"report: no latency of stage {stage!r}; it has {', '.join(stages) or 'none'}"
@@ -106,12 +105,9 @@ class InferenceLatency:
         path = gateway.inference_latency_report
         if path is None:
             return cls.measured()
-        path = path / "report.json" if path.is_dir() else path
-        try:
-            report = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise DataError(f"{path}: cannot read a report: {error}") from error
-        return cls.from_report(report if isinstance(report, dict) else {})
+        from tickrt.report.report import load_report
+
+        return cls.from_report(load_report(path))
 
     @classmethod
     def measured(cls) -> InferenceLatency:

@@ -44,6 +44,7 @@ def _config(data: Path, spec: str) -> SessionConfig:
 def measure(data: Path, spec: str, repeat: int, quiet: bool) -> dict[str, Any]:
     """Play `data` `repeat` times with the null engine; the run with the median p99 counts."""
     from tickrt.cli.progress import bar, first_compile, working
+    from tickrt.report.report import to_json
     from tickrt.runtime.session import Session
 
     reports = []
@@ -54,15 +55,15 @@ def measure(data: Path, spec: str, repeat: int, quiet: bool) -> dict[str, Any]:
         compiling.done(session.compile_s)
         with session, bar(f"{spec}: {i + 1} of {repeat}", quiet) as report:
             reports.append(session.run(progress=report))
-    reports.sort(key=lambda r: r["latency_us"]["tick_to_order"]["p99"])
-    typical = reports[len(reports) // 2]
+    reports.sort(key=lambda r: r.latency_us["tick_to_order"].p99)
+    typical = to_json(reports[len(reports) // 2])
     return {
         "spec": spec,
         **{k: typical[k] for k in ("events", "rows", "orders", "events_per_s")},
-        "compile_s": max(r["compile_s"] for r in reports),
+        "compile_s": max(r.compile_s for r in reports),
         "latency_us": {stage: typical["latency_us"][stage] for stage in STAGES},
         "runs": [
-            {name: r["latency_us"]["tick_to_order"][name] for name in ("p50", "p99", "p999")}
+            {name: getattr(r.latency_us["tick_to_order"], name) for name in ("p50", "p99", "p999")}
             for r in reports
         ],
         "floor": typical["floor"],

@@ -12,6 +12,7 @@ from tickrt.cli.common import Force, Json, Model
 
 if TYPE_CHECKING:
     from tickrt.config import SessionConfig
+    from tickrt.runtime.report_types import Report
 
 __all__ = ["demo"]
 
@@ -84,7 +85,7 @@ def _config(data: Path, model: str) -> SessionConfig:
     return session_config(SessionOptions(data=[data], model=model))
 
 
-def _run(data: Path, model: str, quiet: bool) -> dict[str, Any]:
+def _run(data: Path, model: str, quiet: bool) -> Report:
     from tickrt.cli.progress import bar, first_compile, working
 
     compiling = first_compile("run")
@@ -97,7 +98,7 @@ def _run(data: Path, model: str, quiet: bool) -> dict[str, Any]:
         return session.run(progress=report)
 
 
-def _backtest(data: Path, model: str, quiet: bool) -> dict[str, Any]:
+def _backtest(data: Path, model: str, quiet: bool) -> Report:
     from tickrt.cli.progress import bar, first_compile, working
 
     compiling = first_compile("backtest")
@@ -112,22 +113,25 @@ def _backtest(data: Path, model: str, quiet: bool) -> dict[str, Any]:
 
 def _summary(
     meta: dict[str, Any],
-    ran: dict[str, Any],
-    tested: dict[str, Any],
+    ran: Report,
+    tested: Report,
     wall_s: float,
     out: Path,
 ) -> dict[str, Any]:
+    from tickrt.report.report import to_json
+
+    whole = to_json(ran)
     keys = ("events", "rows", "orders", "latency_us", "engine", "feature_hash", "compile_s")
     return {
         "wall_s": wall_s,
         "session": meta["path"],
-        "run": {key: ran[key] for key in keys},
-        "backtest": tested.get("backtest"),
+        "run": {key: whole[key] for key in keys},
+        "backtest": tested.backtest,
         "reports": [str(out / part / "report.html") for part in ("run", "backtest")],
     }
 
 
-def _print(ran: dict[str, Any], tested: dict[str, Any], wall_s: float, out: Path) -> None:
+def _print(ran: Report, tested: Report, wall_s: float, out: Path) -> None:
     from rich.console import Console
     from rich.text import Text
 

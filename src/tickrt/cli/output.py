@@ -17,11 +17,14 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from tickrt.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tickrt.runtime.report_types import Report
 
 __all__ = [
     "REPORT_FILES",
@@ -204,14 +207,14 @@ def _link(link: Path, target: str) -> None:
     temporary.replace(link)
 
 
-def print_result(report: Mapping[str, Any], out: Path, as_json: bool) -> None:
+def print_result(report: Report, out: Path, as_json: bool) -> None:
     """Write `report` to `out` and print it: the table, or without its long lists as JSON."""
-    from tickrt.report.report import write_report
+    from tickrt.report.report import to_json, write_report
 
     json_path, html_path = write_report(report, out)
     _LOG.info("wrote %s and %s", json_path, html_path)
     if as_json:
-        short = {key: value for key, value in report.items() if key not in _LONG}
+        short = {key: value for key, value in to_json(report).items() if key not in _LONG}
         print_json({**short, "report": str(json_path), "html": str(html_path)})
         return
     from rich.console import Console

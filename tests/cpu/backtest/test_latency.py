@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from helpers.reports import make_report
 from tickrt.backtest.latency import InferenceLatency
 from tickrt.config import HftbacktestSettings
 from tickrt.errors import ConfigError, DataError
@@ -35,7 +36,7 @@ def test_a_distribution_is_drawn_from_in_its_shares() -> None:
 
 
 def test_a_report_of_a_run_can_be_charged() -> None:
-    report = {"latency_cdf": {"tick_to_decision": [(4.0, 1.0)], "book": [(0.1, 1.0)]}}
+    report = make_report(latency_cdf={"tick_to_decision": [(4.0, 1.0)], "book": [(0.1, 1.0)]})
     assert set(InferenceLatency.from_report(report).samples_ns.tolist()) == {4000}
     with pytest.raises(ConfigError, match="no latency of stage 'engine'; it has tick_to_decision"):
         InferenceLatency.from_report(report, "engine")

@@ -81,7 +81,7 @@ def test_run_prints_what_was_promised_as_json(
 def test_run_prints_a_table(tickrt: Tickrt, session: Path, tmp_path: Path) -> None:
     result = tickrt("run", *arguments(session, tmp_path / "out"))
     assert result.code == 0
-    for text in ("tick-to-order", "BTCUSDT", "refused by risk", "report.html"):
+    for text in ("tick-to-order", "BTCUSDT", "what was assumed", "what went wrong", "report.html"):
         assert text in result.out
 
 
