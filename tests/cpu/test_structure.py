@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "src" / "tickrt"
 FILE_LINES, FUNCTION_LINES = 500, 70
 
-BASE = {"__version__", "errors", "files", "literals", "compile", "memory"}
+BASE = {"__version__", "errors", "files", "interrupts", "literals", "compile", "memory"}
 MARKET = BASE | {"market"}
 MAY_IMPORT = {
     **dict.fromkeys(BASE - {"errors"}, BASE),
@@ -58,7 +58,7 @@ NOT_IN_KERNELS = {"time", "os", "sys", "logging", "random", "threading", "pathli
 
 PUBLIC = {
     "tickrt": ["__version__"],
-    "tickrt.backtest.run": ["Backtest", "Clock", "Progress", "run_backtest"],
+    "tickrt.backtest.run": ["Backtest", "Clock", "run_backtest"],
     "tickrt.cli": ["main"],
     "tickrt.config": [
         "GATEWAYS",
@@ -78,7 +78,7 @@ PUBLIC = {
     "tickrt.market.instrument": ["KNOWN", "Instrument"],
     "tickrt.models": ["ModelFiles", "find_model", "list_models"],
     "tickrt.report.report": ["SCHEMA", "load_report", "plain", "to_json", "write_report"],
-    "tickrt.runtime.session": ["Progress", "Session"],
+    "tickrt.runtime.session": ["Session"],
 }
 # Their parameters are those of a C function.
 PARAMETERS_BY_PROTOCOL = {"compile/intrinsics.py"}

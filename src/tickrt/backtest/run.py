@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -182,9 +183,8 @@ class Backtest(LoopRun):
 
 
 def _plain(venue: VenueConfig) -> dict[str, Any]:
-    values = dict(vars(venue))
-    values["latency_file"] = None if venue.latency_file is None else str(venue.latency_file)
-    return values
+    """The venue's settings, ready for JSON."""
+    return {n: str(v) if isinstance(v, Path) else v for n, v in vars(venue).items()}
 
 
 def run_backtest(

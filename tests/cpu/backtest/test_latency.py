@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from helpers.reports import make_report
 from tickrt.backtest.latency import InferenceLatency
 from tickrt.config import HftbacktestSettings
 from tickrt.errors import ConfigError, DataError
+from tickrt.report.report import write_report
 
 
 def test_constant_and_per_row_keep_their_times() -> None:
@@ -59,8 +59,7 @@ def test_a_gateway_says_what_is_charged(tmp_path: Path) -> None:
     assert InferenceLatency.configured(HftbacktestSettings()).measure
     constant = HftbacktestSettings(inference_latency_us=1.5)
     assert list(InferenceLatency.configured(constant).samples_ns) == [1500]
-    report = {"latency_cdf": {"tick_to_decision": [(4.0, 1.0)]}}
-    (tmp_path / "report.json").write_text(json.dumps(report))
+    write_report(make_report(latency_cdf={"tick_to_decision": [[4.0, 1.0]]}), tmp_path)
     for path in (tmp_path, tmp_path / "report.json"):
         gateway = HftbacktestSettings(inference_latency_report=path)
         assert set(InferenceLatency.configured(gateway).samples_ns.tolist()) == {4000}

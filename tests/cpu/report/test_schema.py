@@ -75,9 +75,12 @@ def test_a_backtests_report_is_as_documented(tmp_path: Path, validator: Any) -> 
         assert assumed in page
 
 
-def test_lost_records_are_counted_in_the_report(tmp_path: Path, validator: Any) -> None:
-    small = config(tmp_path, market_file(tmp_path / "m.npz", 200))
-    with Session(small.model_copy(update={"tape_records": 20})) as session:
+def test_lost_records_are_counted_in_the_report(
+    tmp_path: Path, validator: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tickrt.runtime.assembly.RECORDS", 16)
+    live = config(tmp_path, market_file(tmp_path / "m.npz", 400), pace=100_000.0)  # never waits
+    with Session(live) as session:
         report = session.run()
     found = check_written(report, tmp_path / "out", validator)
     assert found["lost_records"] == sum(found["lost_records_by_kind"].values()) > 0
