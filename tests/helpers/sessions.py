@@ -16,9 +16,11 @@ from onnx import TensorProto, helper, numpy_helper
 from tickrt.compile.codes import BATCH_END, BUY, CLEAR, DEPTH, EXCH, LOCAL, SELL, SNAPSHOT, TRADE
 from tickrt.config import SessionConfig, StrategySettings
 from tickrt.feature.spec import FeatureSpec, load_spec
-from tickrt.market.event_file import save_events
+from tickrt.market.event_file import load_events, save_events
 from tickrt.market.instrument import KNOWN, Instrument
 from tickrt.memory.records import EVENT_DTYPE
+from tickrt.memory.ring import array_view
+from tickrt.runtime.session import Session
 from tickrt.strategy.params import TakerParams
 
 T = 4
@@ -167,3 +169,14 @@ def config(
 ) -> SessionConfig:
     chosen = strategies or (settings(folder),)
     return SessionConfig(data=(data,), strategies=chosen, **changes)
+
+
+def from_memory(made: SessionConfig) -> Session:
+    """A session that plays its one file from memory: its events can be changed, and played again
+    after ``counters[:] = 0``."""
+    file = load_events(made.data[0])
+    assert file.instrument is not None
+    view, owner = array_view(file.data)
+    session = Session(made, feed=(view, [file.instrument]))
+    session.feed_owner = owner  # type: ignore[attr-defined]  # lives as long as the session
+    return session

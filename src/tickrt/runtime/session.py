@@ -15,18 +15,22 @@ import numpy as np
 
 from tickrt.config import SessionConfig, pace_text
 from tickrt.execution.gateways.gateway import GatewayLike, GatewayMaker
-from tickrt.market.event_file import EventFile, instruments_of, load_events, merge_events
+from tickrt.feeds.file_feeder import FileFeeder
+from tickrt.market.event_file import instruments_of
+from tickrt.market.event_stream import open_stream
 from tickrt.market.instrument import Instrument
 from tickrt.memory.records import EVENT_DTYPE
-from tickrt.memory.ring import FeedView, array_view
+from tickrt.memory.ring import FeedView, Ring, array_view
 from tickrt.observe.clock import floor, ticks_per_ns
 from tickrt.observe.kernels import read_clock
-from tickrt.runtime.lifecycle import Progress
+from tickrt.runtime.lifecycle import Companion, Progress
 from tickrt.runtime.loop.loop_kernels import Pace, run
 from tickrt.runtime.loop_run import LoopRun
 from tickrt.runtime.report_types import Report
 
 __all__ = ["Session"]
+
+FEED_EVENTS = 1 << 17  # room of the ring that files are fed through: 9 MiB
 
 
 class Session(LoopRun):
@@ -49,20 +53,25 @@ class Session(LoopRun):
         keep_records: bool = True,
     ) -> None:
         started = time.perf_counter()
-        self.files: tuple[EventFile, ...] = ()
+        self._companions: list[Companion] = []
+        self._first_ns = self._total = 0
         if feed is None:
-            self.files = tuple(load_events(path) for path in config.data)
-            markets: Sequence[Instrument] = instruments_of(
-                self.files, [s.symbol for s in config.strategies]
-            )
-            self.events = merge_events(self.files)
-            view, self._owner = array_view(self.events)
+            view, markets = self._open_files(config)
         else:
             view, markets = feed
-            self.events, self._owner = np.zeros(0, EVENT_DTYPE), None
         super().__init__(config, markets, view, gateway, keep_records=keep_records)
         self._warm()
         self.startup_s = time.perf_counter() - started
+
+    def _open_files(self, config: SessionConfig) -> tuple[FeedView, Sequence[Instrument]]:
+        """The config's files, fed through a ring: they never lie in memory as a whole."""
+        streams = [open_stream(path) for path in config.data]
+        markets = instruments_of(streams, [s.symbol for s in config.strategies])
+        self._ring = Ring.local(FEED_EVENTS)
+        self._companions = [FileFeeder(streams, self._ring)]
+        self._first_ns = min(stream.first_local_ns for stream in streams)
+        self._total = sum(stream.count for stream in streams)
+        return self._ring.view, markets
 
     def _warm(self) -> None:
         """Compile (or load from the cache) by running over an empty feed."""
@@ -73,13 +82,11 @@ class Session(LoopRun):
         self.compile_s = time.perf_counter() - started
 
     def _pace(self) -> Pace:
-        if self.config.pace == 0 or not len(self.events):
+        if self.config.pace == 0 or not self._companions:
             return Pace(0, 0, 0, 0.0)
         now = int(read_clock())
         lead = int(2e6 * ticks_per_ns())  # the first event is due in 2 ms
-        return Pace(
-            1, now + lead, int(self.events["local_ts"][0]), ticks_per_ns() / self.config.pace
-        )
+        return Pace(1, now + lead, self._first_ns, ticks_per_ns() / self.config.pace)
 
     def run(self, progress: Progress | None = None) -> Report:
         """Run to the end of the feed and report.
@@ -92,7 +99,10 @@ class Session(LoopRun):
         """
         loop = self.assembly.loop
         ended = self.play(
-            lambda: int(run(self.feed, loop, self._pace())), len(self.events), progress
+            lambda: int(run(self.feed, loop, self._pace())),
+            self._total,
+            progress,
+            self._companions,
         )
         return self.report_of(
             "run",

@@ -22,7 +22,6 @@ from tickrt.memory.records import EVENT_DTYPE
 from tickrt.memory.ring import FeedView
 from tickrt.runtime.loop.loop_kernels import Pace, loop
 from tickrt.runtime.results import counter
-from tickrt.runtime.session import Session
 
 HERE = Path(__file__).parent
 
@@ -48,7 +47,7 @@ def careless(n, allocations):
 
 def measure(folder: Path) -> dict[str, int]:
     """Run in a process that has the counter preloaded."""
-    from helpers.sessions import config, settings
+    from helpers.sessions import config, from_memory, settings
     from tickrt.strategy.params import MakerParams
 
     count = ctypes.CDLL(None).tickrt_allocations
@@ -58,7 +57,7 @@ def measure(folder: Path) -> dict[str, int]:
     strategies = (settings(folder), settings(folder, policy=MakerParams()))
     made = config(folder, folder / "m.npz", *strategies, backend="null")
     found = {"careless": int(careless(10, address))}
-    with Session(made) as session:
+    with from_memory(made) as session:
         x = session.assembly.loop
         empty = FeedView(np.zeros(0, EVENT_DTYPE), session.feed.stamps[:0], *session.feed[2:])
         x.stop[1] = 1

@@ -31,9 +31,14 @@ class Venue:
     def _work(self) -> None:
         while not self.stop.is_set():
             for order in self.gateway.take():
-                self.seen += 1
                 self.answer(self.gateway, order)
+                self.seen += 1
             time.sleep(0.0005)
+
+    def settled(self) -> bool:
+        """Every order was answered, and every answer read."""
+        orders, reports = self.gateway.orders, self.gateway.reports
+        return self.seen == orders.published and reports.consumed == reports.published
 
     def __enter__(self) -> Venue:
         self.thread.start()
@@ -54,12 +59,15 @@ def played(folder: Path, answer: Callable[[Gateway, np.void], None]) -> tuple[Se
     gateway, ring = Gateway.create(), Ring.local(1 << 12)
     made = config(folder, market_file(folder / "m.npz", 40))
     session = Session(made, feed=(ring.view, [BTC]), gateway=gateway)
+    over = threading.Event()
     with Venue(gateway, answer) as venue:
 
         def publish() -> None:
             for batch in np.split(market(40), np.flatnonzero(batch_ends(market(40)))[:-1] + 1):
                 ring.publish(batch)
-                time.sleep(0.003)
+                while not (ring.consumed == ring.published and venue.settled()):
+                    if over.wait(0.0002):
+                        return
             ring.close()
 
         feeder = threading.Thread(target=publish)
@@ -70,6 +78,7 @@ def played(folder: Path, answer: Callable[[Gateway, np.void], None]) -> tuple[Se
             session.close()
             raise
         finally:
+            over.set()
             feeder.join()
     return session, venue
 

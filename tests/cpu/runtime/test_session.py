@@ -13,7 +13,17 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from helpers.sessions import BTC, T, config, market, market_file, settings, tiny_model, tiny_spec
+from helpers.sessions import (
+    BTC,
+    T,
+    config,
+    from_memory,
+    market,
+    market_file,
+    settings,
+    tiny_model,
+    tiny_spec,
+)
 from tickrt.compile.codes import BATCH_END, BUY, DEPTH, EXCH, LOCAL, SELL, TRADE
 from tickrt.config import SessionConfig, parse_pace
 from tickrt.errors import (
@@ -203,7 +213,7 @@ def test_shadow_decides_but_sends_nothing(tmp_path: Path) -> None:
 
 def test_halt_stops_new_orders_until_rearmed(tmp_path: Path) -> None:
     data = market_file(tmp_path / "m.npz", 200)
-    with Session(config(tmp_path, data)) as session:
+    with from_memory(config(tmp_path, data)) as session:
         halt(session.assembly.loop.risk, 0)
         report = session.run()
         assert report.orders == 0
@@ -217,7 +227,7 @@ def test_halt_stops_new_orders_until_rearmed(tmp_path: Path) -> None:
 
 def test_shadow_stays_shadow_when_rearmed(tmp_path: Path) -> None:
     data = market_file(tmp_path / "m.npz", 100)
-    with Session(config(tmp_path, data, settings(tmp_path, shadow=True))) as session:
+    with from_memory(config(tmp_path, data, settings(tmp_path, shadow=True))) as session:
         halt(session.assembly.loop.risk, 0)
         assert session.run().modes == {"taker": "halted"}
         rearm(session.assembly.loop.risk, 0)
@@ -346,7 +356,7 @@ def test_crossed_book_stops_with_file_and_event(tmp_path: Path) -> None:
 
 def test_event_of_an_unknown_symbol_stops_the_loop(tmp_path: Path) -> None:
     data = market_file(tmp_path / "m.npz", 50)
-    with Session(config(tmp_path, data)) as session:
+    with from_memory(config(tmp_path, data)) as session:
         session.feed.events["ival"][100] = 5
         with pytest.raises(BookError, match="event 100"):
             session.run()
