@@ -41,8 +41,11 @@ def takeable(events, n, free, capacity):
 
 
 @kernel
-def push(view, events):
-    """Publish from the front of `events` what there is room for; returns how many were taken."""
+def push(view, events, stamped):
+    """Publish from the front of `events` what there is room for; returns how many were taken.
+
+    `stamped`: with the time of publication; else with 0, as in a plain array.
+    """
     capacity = view.mask + 1
     head = load_i64(view.published)
     free = capacity - (head - load_acquire(view.consumed))
@@ -50,8 +53,9 @@ def push(view, events):
     for i in range(take):
         view.events[(head + i) & view.mask] = events[i]
     now = clock()
+    stamp = now if stamped else 0
     for i in range(take):
-        view.stamps[(head + i) & view.mask] = now
+        view.stamps[(head + i) & view.mask] = stamp
     store_i64(view.closed + HEARTBEAT, now)
     store_release(view.published, head + take)
     return take

@@ -9,7 +9,7 @@ an array of events in which everything has been published already.
 Layout in bytes: header int64[24] (`[0]` published, `[8]` consumed, `[16]` closed, `[17]` producer's
 heartbeat, `[18]` producer's process id, `[19]` capacity, `[20]` magic, `[21]` the dtype's
 checksum; the three hot words are 64 bytes apart), stamps int64[capacity] (CPU `clock()` at
-publication), records[capacity].
+publication, 0 for recorded events), records[capacity].
 
 Invariants: counts never fall; published − consumed ≤ capacity; nothing is overwritten unread;
 `closed` is set after the last publication, so a consumer that sees it set must look at `published`
@@ -56,7 +56,7 @@ class FeedView(NamedTuple):
     """A ring as compiled code sees it. Record number q (from 0) is ``events[q & mask]``."""
 
     events: Events  # [capacity] of the ring's dtype
-    stamps: npt.NDArray[np.int64]  # [capacity]: clock() at publication, 0 in a plain array
+    stamps: npt.NDArray[np.int64]  # [capacity]: clock() at publication, 0 for recorded events
     mask: int  # capacity − 1; −1 for a plain array
     published: int  # address of the int64 count of events that may be read
     consumed: int  # address of the int64 count of events that have been read
@@ -219,11 +219,16 @@ class Ring:
         """Whether the producer said that nothing more will come."""
         return bool(kernels.is_closed(self.view))
 
-    def publish(self, events: Events) -> int:
+    def publish(self, events: Events, *, stamped: bool = True) -> int:
         """Publish from the front of `events` what there is room for, without waiting.
 
         Whole batches (up to a `BATCH_END`) become visible at once; only a batch that is longer than
         the ring passes in parts. Call again with the rest: ``events[taken:]``.
+
+        Args:
+            events: records of the ring's dtype.
+            stamped: events only: note when they were published. Recorded ones have no such time;
+                the loop then takes them as those of a file.
 
         Returns:
             How many events were taken, 0 when the ring is full.
@@ -238,7 +243,7 @@ class Ring:
             raise EngineError(f"ring {self.name}: publish after close: open a new ring")
         if self.dtype != EVENT_DTYPE:
             return int(kernels.push_records(self.view, _as_records(events, self.dtype)))
-        return int(kernels.push(self.view, _as_events(events)))
+        return int(kernels.push(self.view, _as_events(events), stamped))
 
     def read(self, limit: int = 4096) -> Events:
         """Take up to `limit` unread events as a copy; empty when there are none."""

@@ -8,29 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tickrt.compile.codes import BATCH_END, BUY, DEPTH, EXCH, LOCAL, SELL, SNAPSHOT, TRADE
+from helpers.event_files import WIDE, WRONG_FILES, WRONG_ROWS, make_events
+from tickrt.compile.codes import BATCH_END, LOCAL
 from tickrt.errors import ConfigError, DataError
 from tickrt.market.event_file import instruments_of, load_events, merge_events, save_events
 from tickrt.market.instrument import KNOWN
 from tickrt.memory.records import EVENT_DTYPE
 
-BOTH = EXCH | LOCAL
 MASK = np.uint64(BATCH_END)
-
-
-def make_events(n: int = 60, start_ns: int = 1_000_000_000) -> np.ndarray:
-    """`n` messages of two levels and a trade, 10 ms apart, around 100.0 with a tick of 0.1."""
-    rows: list[tuple[int, int, int, float, float]] = []
-    for i in range(n):
-        sent, received = start_ns + i * 10_000_000, start_ns + i * 10_000_000 + 1_000_000
-        kind = DEPTH if i else SNAPSHOT
-        rows.append((BOTH | kind | BUY, sent, received, 100.0, 5.0 + i % 3))
-        rows.append((BOTH | kind | SELL, sent, received, 100.1, 5.0 + i % 2))
-        rows.append((BOTH | TRADE | BUY, sent + 1, received + 1, 100.1, 1.0))
-    events = np.zeros(len(rows), EVENT_DTYPE)
-    for column, name in enumerate(("ev", "exch_ts", "local_ts", "px", "qty")):
-        events[name] = [row[column] for row in rows]
-    return events
 
 
 def marked(events: np.ndarray) -> list[int]:
@@ -104,69 +89,16 @@ def test_only_local_events_end_a_batch(tmp_path: Path) -> None:
 
 
 def test_another_memory_layout_of_the_same_fields_loads(tmp_path: Path) -> None:
-    wide = np.dtype(
-        {
-            "names": list(EVENT_DTYPE.names),
-            "formats": [EVENT_DTYPE[n] for n in EVENT_DTYPE.names],
-            "offsets": [8 * i for i in range(1, 9)],
-            "itemsize": 80,
-        }
-    )
     events = make_events(2)
-    np.save(tmp_path / "a.npy", events.astype(wide))
+    np.save(tmp_path / "a.npy", events.astype(WIDE))
     loaded = load_events(tmp_path / "a.npy")
     assert loaded.data.dtype == EVENT_DTYPE
     assert (loaded.data["px"] == events["px"]).all()
 
 
-def truncated(path: Path) -> None:
-    np.savez_compressed(path, data=make_events())
-    path.write_bytes(path.read_bytes()[:-900])
-
-
-def truncated_array(path: Path) -> None:
-    np.save(path.with_suffix(".npy"), make_events())
-    path.write_bytes(path.with_suffix(".npy").read_bytes()[:-100])
-
-
-def flipped(path: Path) -> None:
-    np.savez_compressed(path, data=make_events())
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 0xFF
-    path.write_bytes(content)
-
-
 @pytest.mark.parametrize(
     ("write", "message"),
-    [
-        (lambda path: None, "cannot be read (No such file or directory); make an event file with"),
-        (lambda path: path.write_bytes(b""), "the file is empty"),
-        (lambda path: path.write_bytes(b"garbage " * 99), "neither .npz nor .npy; raw captures"),
-        (truncated, "damaged or truncated"),
-        (truncated_array, "damaged or truncated"),
-        (flipped, "damaged or truncated"),
-        (lambda path: np.savez(path, other=make_events()), "array named 'data'; it has: other"),
-        (lambda path: np.savez(path, data=np.zeros(5)), "expected events with the fields"),
-        (lambda path: np.savez(path, data=np.zeros((5, 6))), "hftbacktest.data.utils.migration2"),
-        (lambda path: np.savez(path, data=make_events().reshape(2, -1)), "got shape (2, 90)"),
-        (lambda path: np.savez(path, data=make_events(0)), "holds no events"),
-        (
-            lambda path: np.savez(path, data=make_events(), meta=np.frombuffer(b"{", np.uint8)),
-            "'meta' is not JSON",
-        ),
-        (
-            lambda path: np.savez(path, data=make_events(), meta=np.frombuffer(b"[]", np.uint8)),
-            "'meta' is list; expected a JSON object",
-        ),
-        (
-            lambda path: save_events(path, make_events(), {"instrument": {"symbol": "X"}}),
-            "meta.instrument.tick_size: missing",
-        ),
-        (
-            lambda path: np.savez(path, data=np.array([{"a": 1}], object), allow_pickle=True),
-            "damaged or truncated (Object arrays cannot be loaded",
-        ),
-    ],
+    WRONG_FILES,
 )
 def test_a_wrong_file_says_what_and_where(tmp_path: Path, write: Any, message: str) -> None:
     path = tmp_path / "events.npz"
@@ -179,17 +111,7 @@ def test_a_wrong_file_says_what_and_where(tmp_path: Path, write: Any, message: s
 
 @pytest.mark.parametrize(
     ("row", "field", "value", "message"),
-    [
-        (7, "local_ts", 5, "row 7: local_ts goes back from 1021000000 to 5 (1 such rows); sort"),
-        (7, "exch_ts", 5, "row 7: exch_ts goes back from 1020000000 to 5"),
-        (4, "px", float("nan"), "row 4: px is nan; expected a finite number ≥ 0 (1 such rows)"),
-        (4, "qty", -1.0, "row 4: qty is -1.0"),
-        (4, "qty", float("inf"), "row 4: qty is inf"),
-        (9, "ev", BOTH | DEPTH, "row 9: a depth event needs exactly one of the flags BUY"),
-        (9, "ev", BOTH | DEPTH | BUY | SELL, "row 9: a depth event needs exactly one"),
-        (9, "ev", BOTH | 10 | BUY, "row 9: a market-by-order event (kind 10)"),
-        (9, "ev", BOTH | 77, "row 9: unknown event kind 77"),
-    ],
+    WRONG_ROWS,
 )
 def test_a_wrong_row_is_named(
     tmp_path: Path, row: int, field: str, value: float, message: str

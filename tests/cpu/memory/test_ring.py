@@ -108,6 +108,18 @@ def test_stamps_are_the_clock_at_publication(ring):
     assert third > second > 0
 
 
+def test_recorded_events_carry_no_time_of_publication(ring):
+    ring.publish(events_of([16]))
+    ring.read()
+    assert ring.view.stamps.all()
+    assert ring.publish(events_of([3, 2]), stamped=False) == 5
+    assert ring.view.stamps[:5].tolist() == [0] * 5
+    assert ring.view.stamps[5:].all()  # those of the others stay
+    assert ring.heartbeat_age() >= 0
+    ring.publish(events_of([1]))
+    assert ring.view.stamps[5] > ring.view.stamps[6]
+
+
 def test_close_is_seen_and_final(ring):
     other = Ring.attach(ring.name)
     ring.publish(events_of([1]))
