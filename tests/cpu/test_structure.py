@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "models": BASE,
     "config": BASE | {"strategy", "risk"},
     "observe": BASE,
-    "training": MARKET | {"feature", "models"},
+    "training": MARKET | {"feature", "models", "engines"},
 }
 MAY_IMPORT["runtime"] = set(MAY_IMPORT) - {"simulation", "training"}
 MAY_IMPORT["backtest"] = MAY_IMPORT["runtime"] | {"runtime"}

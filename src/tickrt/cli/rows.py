@@ -50,7 +50,6 @@ def load_rows(data: Path, spec: FeatureSpec) -> npt.NDArray[np.float32]:
     Raises:
         DataError: the file cannot be used.
     """
-    from tickrt.training.dataset import load_session
-    from tickrt.training.train import normalised
+    from tickrt.feature.rows import features
 
-    return normalised(load_session(data, spec, 0).rows, spec)
+    return features(data, spec).rows
