@@ -22,6 +22,8 @@ from benchmarks._machine import write_result
 from benchmarks.book_features import recorded_capture
 from tickrt.config import SessionConfig, StrategySettings
 from tickrt.market.event_file import load_events, save_events
+from tickrt.report.report import to_json
+from tickrt.runtime.report_types import Report
 from tickrt.runtime.session import Session
 
 MODELS = ("seed_lstm", "light_lstm")
@@ -29,20 +31,20 @@ STAGES = ("tick_to_order", "tick_to_decision", "engine", "advance")
 SHOWN = ("p50", "p99", "p999", "max")
 
 
-def _session(data: Path, model: str, split: bool) -> dict[str, Any]:
+def _session(data: Path, model: str, split: bool) -> Report:
     strategy = StrategySettings(model=model)
     with Session(SessionConfig(data=(data,), strategies=(strategy,), split=split)) as session:
         return session.run()
 
 
-def _typical(reports: list[dict[str, Any]]) -> dict[str, Any]:
+def _typical(reports: list[Report]) -> dict[str, Any]:
     """Medians over the repetitions of one variant."""
     return {
-        "off_path": reports[0]["engine"].get("split", "nothing"),
-        "orders": reports[0]["orders"],
-        "rows_per_s": median(r["rows"] / r["wall_s"] for r in reports),
+        "off_path": reports[0].engine.split or "nothing",
+        "orders": reports[0].orders,
+        "rows_per_s": median(r.rows / r.wall_s for r in reports),
         "latency_us": {
-            stage: {q: median(r["latency_us"][stage][q] for r in reports) for q in SHOWN}
+            stage: {q: median(getattr(r.latency_us[stage], q) for r in reports) for q in SHOWN}
             for stage in STAGES
         },
     }
@@ -60,12 +62,12 @@ def main(arguments: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         data = save_events(Path(folder) / "part.npz", file.data[: options.events], file.meta)
         for model in MODELS:
-            reports: dict[bool, list[dict[str, Any]]] = {False: [], True: []}
+            reports: dict[bool, list[Report]] = {False: [], True: []}
             for _ in range(options.repetitions):
                 for split, found in reports.items():
                     found.append(_session(data, model, split))
             whole, split_ = _typical(reports[False]), _typical(reports[True])
-            floor = reports[True][0]["floor"]
+            floor = to_json(reports[True][0])["floor"]
             engine = [v["latency_us"]["engine"]["p50"] for v in (whole, split_)]
             results[model] = {
                 "whole": whole,

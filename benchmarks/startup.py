@@ -30,12 +30,9 @@ EVENTS = 50_000
 OPEN = """
 import os, sys
 from pathlib import Path
-from tickrt.cli import app, options
-config = options.build_config(
-    data=[Path(sys.argv[1])], model="seed_lstm", spec=None, symbols=None,
-    policies=[options.Policy.TAKER], params=None, limits=None,
-    backend=options.Backend.ONNXRUNTIME, threads=1,
-)
+from tickrt.cli import app
+from tickrt.cli.options import SessionOptions, session_config
+config = session_config(SessionOptions(data=[Path(sys.argv[1])], model="seed_lstm"))
 from tickrt.runtime.session import Session
 Session(config)
 os._exit(0)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tickrt.cli import main
+from tickrt.config import load_config
 from tickrt.feature.spec import load_spec
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,7 +29,7 @@ def blocks(page: Path, language: str, *, marked: bool = False) -> list[str]:
 @pytest.mark.timeout(900)
 def test_readme_commands_run(tmp_path: Path) -> None:
     scripts = blocks(ROOT / "README.md", "sh", marked=True)
-    assert len(scripts) == 2
+    assert len(scripts) == 3
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     for script in scripts:
         done = subprocess.run(
@@ -40,7 +41,7 @@ def test_readme_commands_run(tmp_path: Path) -> None:
             timeout=800,
         )
         assert done.returncode == 0, f"{script}\n{done.stderr}"
-    for part in ("run", "backtest"):
+    for part in ("run", "backtest", "run-latest", "backtest-latest"):
         assert (tmp_path / "out" / part / "report.html").is_file()
 
 
@@ -63,7 +64,7 @@ def test_commands_and_options_shown_exist(
     while words and re.fullmatch(r"[a-z][a-z-]*", words[0]):
         command.append(words.pop(0))
     given = [word.split("=")[0] for word in words if word.startswith("-")]
-    groups = ("data", "bench", "registry", "keys")
+    groups = ("data", "bench", "registry", "keys", "bundle", "spec", "model", "config")
     command = command[:2] if command and command[0] in groups else command[:1]
     assert main([*command, "--help"]) == 0
     text = capsys.readouterr().out
@@ -96,6 +97,22 @@ def test_the_feature_column_of_the_howto_works(tmp_path: Path) -> None:
     spec = load_spec(tmp_path / "mine.toml")
     assert spec.width == 41
     assert spec.window == 50
+
+
+def test_the_session_file_of_the_howto_works(tmp_path: Path) -> None:
+    page = ROOT / "docs" / "howto-session.md"
+    (tmp_path / "session.toml").write_text(blocks(page, "toml")[0])
+    config = load_config(tmp_path / "session.toml")
+    assert config.data == (tmp_path / "session.npz",)
+    assert [s.name for s in config.strategies] == ["light taker", "light maker"]
+    done = subprocess.run(
+        [sys.executable, "-c", blocks(page, "python")[0]],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "threads = 2" in done.stdout
 
 
 def test_the_two_commands_of_the_first_screen_are_targets_of_the_makefile() -> None:

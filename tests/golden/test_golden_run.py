@@ -53,7 +53,13 @@ def golden_run(folder: Path) -> dict[str, Any]:
     return {
         "events_sha256": hashlib.sha256(events.tobytes()).hexdigest(),
         "intents_sha256": hashlib.sha256(intents.tobytes()).hexdigest(),
-        "counts": {k: report[k] for k in ("events", "rows", "intents", "orders", "fills")},
+        "counts": {
+            "events": report.events,
+            "rows": report.rows,
+            "intents": report.intents,
+            "orders": report.orders,
+            "fills": report.fills,
+        },
         "first_intents": [[int(i[f]) for f in FIELDS] for i in intents[:20]],
         "row_means": [round(float(x), 6) for x in rows.mean(axis=0)],
     }

@@ -11,14 +11,15 @@ each order; what it charged is in the backtest's `charged_ns()` and can be charg
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tickrt.config import HftbacktestSettings
 from tickrt.errors import ConfigError
+from tickrt.runtime.report_types import Report
 
 __all__ = ["InferenceLatency"]
 
@@ -76,19 +77,37 @@ class InferenceLatency:
 
     @classmethod
     def from_report(
-        cls, report: Mapping[str, Any], stage: str = "tick_to_decision", seed: int = 0
+        cls, report: Report, stage: str = "tick_to_decision", seed: int = 0
     ) -> InferenceLatency:
         """The distribution of a stage in the report of a `tickrt run`.
 
         Raises:
             ConfigError: the report has no such stage.
         """
-        stages = report.get("latency_cdf") or {}
+        stages = report.latency_cdf
         if not stages.get(stage):
             raise ConfigError(
                 f"report: no latency of stage {stage!r}; it has {', '.join(stages) or 'none'}"
             )
         return cls.from_cdf(stages[stage], seed)
+
+    @classmethod
+    def configured(cls, gateway: HftbacktestSettings | None) -> InferenceLatency:
+        """What a session's gateway says; None: `measured`.
+
+        Raises:
+            ConfigError, DataError: its report cannot be read, or has no such times.
+        """
+        if gateway is None:
+            return cls.measured()
+        if gateway.inference_latency_us is not None:
+            return cls.constant(round(gateway.inference_latency_us * 1000))
+        path = gateway.inference_latency_report
+        if path is None:
+            return cls.measured()
+        from tickrt.report.report import load_report
+
+        return cls.from_report(load_report(path))
 
     @classmethod
     def measured(cls) -> InferenceLatency:

@@ -19,42 +19,16 @@ whole seconds of local time from the first batch on, at the mid price, plus one 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tickrt.market.instrument import Instrument
+from tickrt.runtime.report_types import Metrics
 
-__all__ = ["SECONDS_A_YEAR", "Metrics", "closed_profits", "max_drawdown", "measure", "sharpe"]
+__all__ = ["SECONDS_A_YEAR", "closed_profits", "max_drawdown", "measure", "sharpe"]
 
 SECONDS_A_YEAR = 365 * 86_400
-
-
-@dataclass(frozen=True)
-class Metrics:
-    """The figures of one strategy; see the module for their definitions."""
-
-    pnl_gross: float
-    pnl_net: float
-    fees: float
-    sharpe: float | None
-    sharpe_annual: float | None
-    max_drawdown: float
-    turnover: float
-    fill_ratio: float | None
-    hit_rate: float | None
-    orders: int
-    trades: int
-    closing_trades: int
-    maker_trades: int
-    final_position: int
-    seconds: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields as a plain dict."""
-        return asdict(self)
 
 
 def sharpe(equity: NDArray[np.float64]) -> float | None:

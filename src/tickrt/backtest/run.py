@@ -1,7 +1,7 @@
 """A backtest: a loop, recorded events, hftbacktest as the gateway, a report.
 
-Entry points: ``run_backtest(config, venue, latency, progress)`` → the report; `Backtest` for what
-is behind it (intents, fills, marks, charged times).
+Entry points: ``run_backtest(config, venue, latency, progress)`` → the `Report`; `Backtest` for
+what is behind it (intents, fills, marks, charged times).
 
 The compiled loop runs in a thread without the GIL; the calling thread reads counters for the
 progress bar. With the same files, models, parameters and charged times two backtests are equal byte
@@ -11,6 +11,8 @@ by byte.
 from __future__ import annotations
 
 import time
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,17 +20,17 @@ from numpy.typing import NDArray
 
 from tickrt.backtest.kernels import replay
 from tickrt.backtest.latency import InferenceLatency
-from tickrt.backtest.metrics import Metrics, measure
+from tickrt.backtest.metrics import measure
 from tickrt.compile.codes import BATCH_END, LOCAL, NEW
-from tickrt.config import SessionConfig
+from tickrt.config import HftbacktestSettings, SessionConfig
 from tickrt.execution.gateways.hftbacktest import HftbacktestGateway, VenueConfig
 from tickrt.market.event_file import instruments_of, load_events, merge_events
-from tickrt.market.instrument import Instrument
 from tickrt.memory.ring import array_view
 from tickrt.observe.clock import ticks_per_ns
 from tickrt.runtime.lifecycle import Progress
 from tickrt.runtime.loop_run import LoopRun
-from tickrt.runtime.results import thin
+from tickrt.runtime.report_types import BacktestFigures, ChargedLatency, Metrics, Report, Series
+from tickrt.runtime.results import currency
 
 __all__ = ["Backtest", "Clock", "run_backtest"]
 
@@ -48,8 +50,8 @@ class Backtest(LoopRun):
 
     Args:
         config: the session; its `paper` and `pace` are not used.
-        venue: the simulated venue.
-        latency: what each inference is charged.
+        venue: the simulated venue; default: the config's gateway.
+        latency: what each inference is charged; default: what the gateway says.
     """
 
     def __init__(
@@ -59,8 +61,10 @@ class Backtest(LoopRun):
         latency: InferenceLatency | None = None,
     ) -> None:
         started = time.perf_counter()
-        self.venue_config = venue or VenueConfig()
-        self.latency = latency or InferenceLatency.measured()
+        gateway = config.gateway
+        own = gateway if isinstance(gateway, HftbacktestSettings) else None
+        self.venue_config = venue or own or VenueConfig()
+        self.latency = latency or InferenceLatency.configured(own)
         files = [load_events(path) for path in config.data]
         markets = instruments_of(files, [s.symbol for s in config.strategies])
         self.events = merge_events(files)
@@ -102,7 +106,7 @@ class Backtest(LoopRun):
         self.clock.state.fill(0)
         self.compile_s = time.perf_counter() - started
 
-    def run(self, progress: Progress | None = None) -> dict[str, Any]:
+    def run(self, progress: Progress | None = None) -> Report:
         """Run to the end of the data and report.
 
         Args:
@@ -113,21 +117,25 @@ class Backtest(LoopRun):
         """
         total = len(self.events)
         ended = self.play(lambda: self._replay(self.events), total, progress)
-        shared = self.report_of("backtest", ended)
-        if self.venue.refused:
-            shared["notes"].append(f"the venue refused {self.venue.refused} orders")
-        return {
-            **shared,
-            "pace": "max",
-            "series": [self._series(p, s) for p, s in enumerate(shared["series"])],
-            "backtest": self._figures(0),
-            "backtest_by_strategy": [self._figures(p) for p in range(len(self.assembly.slots))],
-            "config": {
+        refused = self.venue.refused
+        report = self.report_of(
+            "backtest",
+            ended,
+            pace="max",
+            config={
                 **self.config.model_dump(mode="json"),
                 "venue": _plain(self.venue_config),
                 "inference_latency": self.latency.source,
             },
-        }
+            notes=[f"the venue refused {refused} orders"] if refused else [],
+        )
+        figures = [self._figures(p) for p in range(len(self.assembly.slots))]
+        return replace(
+            report,
+            series=[self._with_gross(p, series) for p, series in enumerate(report.series)],
+            backtest=figures[0],
+            backtest_by_strategy=figures,
+        )
 
     def marks(self, p: int = 0) -> NDArray[np.float64]:
         """float64[n, 4] of strategy `p`: equity, fees, position, mid, each second and at the
@@ -152,37 +160,31 @@ class Backtest(LoopRun):
             seconds=self.seconds,
         )
 
-    def _series(self, p: int, series: dict[str, Any]) -> dict[str, Any]:
-        """The chart's series with the gross equity beside the net one, from the signals."""
-        mine = self.recorder.series(p)
-        mine = mine[thin(len(mine))]
+    def _with_gross(self, p: int, series: Series) -> Series:
+        """The chart's series with the gross equity beside the net one."""
         fills = self.fills()
         fills = fills[fills["strategy"] == p]
         paid = np.concatenate([[0.0], np.cumsum(fills["fee"])])
-        fees = paid[np.searchsorted(fills["ts_ns"], mine["ts_ns"], side="right")]
-        return {**series, "equity_gross": (mine["equity"] + fees).tolist()}
+        fees = paid[np.searchsorted(fills["ts_ns"], series.t_ns, side="right")].tolist()
+        pairs = zip(series.equity, fees, strict=True)
+        return replace(series, equity_gross=[None if e is None else e + fee for e, fee in pairs])
 
-    def _figures(self, p: int) -> dict[str, Any]:
+    def _figures(self, p: int) -> BacktestFigures:
         slot = self.assembly.slots[p]
         charged = self.charged_ns() / 1e3
         quantile = (lambda q: float(np.quantile(charged, q))) if len(charged) else (lambda q: None)
-        return {
-            "strategy": slot.name,
-            "symbol": slot.instrument.symbol,
-            "currency": _currency(slot.instrument),
-            **self.metrics(p).to_dict(),
-            "inference_latency_us": {"p50": quantile(0.5), "p99": quantile(0.99)},
-        }
+        return BacktestFigures(
+            strategy=slot.name,
+            symbol=slot.instrument.symbol,
+            currency=currency(slot.instrument),
+            **asdict(self.metrics(p)),
+            inference_latency_us=ChargedLatency(p50=quantile(0.5), p99=quantile(0.99)),
+        )
 
 
 def _plain(venue: VenueConfig) -> dict[str, Any]:
-    values = dict(vars(venue))
-    values["latency_file"] = None if venue.latency_file is None else str(venue.latency_file)
-    return values
-
-
-def _currency(instrument: Instrument) -> str:
-    return "coin" if instrument.contract == "inverse" else "quote"
+    """The venue's settings, ready for JSON."""
+    return {n: str(v) if isinstance(v, Path) else v for n, v in vars(venue).items()}
 
 
 def run_backtest(
@@ -190,13 +192,14 @@ def run_backtest(
     venue: VenueConfig | None = None,
     latency: InferenceLatency | None = None,
     progress: Progress | None = None,
-) -> dict[str, Any]:
+) -> Report:
     """Backtest a session and report, as `Backtest` does.
 
     Args:
         config: the session.
-        venue: the simulated venue; default: `VenueConfig()`.
-        latency: what each inference is charged; default: what it takes in the backtest itself.
+        venue: the simulated venue; default: the config's gateway, else `VenueConfig()`.
+        latency: what each inference is charged; default: what the gateway says, else what it takes
+            in the backtest itself.
         progress: called with (events done, events in all).
 
     Raises:

@@ -5,7 +5,7 @@ Entry points: `app`, `run_app`. Adding a command: write its file, register it he
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import typer
@@ -16,21 +16,25 @@ from tickrt.cli import (
     bench_pipeline,
     bench_split,
     build,
+    bundle,
+    config,
     data_convert,
     data_info,
+    data_rows,
     data_simulate,
     data_verify,
     demo,
-    diff,
-    inspect,
     keys,
-    models,
-    rebuild,
+    log,
+    model,
     registry,
+    registry_watch,
     run,
+    spec,
     split,
 )
 from tickrt.cli.errors import exit_code
+from tickrt.errors import ConfigError
 
 __all__ = ["app", "run_app"]
 
@@ -40,55 +44,72 @@ app = typer.Typer(
     name="tickrt",
     help="Deep-learning inference inside a low-latency trading loop.\n\n"
     "Market data in, an ONNX model in the middle, risk-checked orders out.\n"
-    "Start with: tickrt demo --out out/demo",
+    "Start with: tickrt demo",
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
-    add_completion=False,
-    context_settings=_SETTINGS,
-)
-data = typer.Typer(
-    help="Event files: convert captures, describe and verify them, simulate a market.",
-    no_args_is_help=True,
-    context_settings=_SETTINGS,
-)
-bench = typer.Typer(help="Measure this machine.", no_args_is_help=True, context_settings=_SETTINGS)
-key_files = typer.Typer(
-    help="Keys that sign and encrypt bundles.", no_args_is_help=True, context_settings=_SETTINGS
-)
-store = typer.Typer(
-    help="Built bundles, and the channels that say which of them runs where.",
-    no_args_is_help=True,
     context_settings=_SETTINGS,
 )
 
-app.command("demo")(demo.demo)
-app.command("run")(run.run)
-app.command("backtest")(backtest.backtest)
-app.add_typer(data, name="data")
-data.command("convert")(data_convert.convert)
-data.command("info")(data_info.info)
-data.command("simulate")(data_simulate.simulate)
-data.command("verify")(data_verify.verify)
-app.add_typer(bench, name="bench")
-bench.command("pipeline")(bench_pipeline.pipeline)
-bench.command("split")(bench_split.bench_split)
-app.command("models")(models.models)
-app.command("split")(split.split)
-app.command("build")(build.build)
-app.command("inspect")(inspect.inspect)
-app.command("verify-on-target")(inspect.verify_on_target)
-app.command("diff")(diff.diff)
-app.command("rebuild", context_settings={"allow_extra_args": True})(rebuild.rebuild)
-app.add_typer(key_files, name="keys")
-key_files.command("new")(keys.new)
-app.add_typer(store, name="registry")
-store.command("add")(registry.add)
-store.command("list")(registry.list_)
-store.command("promote")(registry.promote)
-store.command("rollback")(registry.rollback)
-store.command("history")(registry.history)
-store.command("gc")(registry.gc)
+Command = Callable[..., None]
+_COMMANDS: dict[str, Command] = {
+    "demo": demo.demo,
+    "run": run.run,
+    "backtest": backtest.backtest,
+    "split": split.split,
+    "build": build.build,
+}
+_GROUPS: dict[str, tuple[str, dict[str, Command]]] = {
+    "data": (
+        "Event files: convert captures, describe and verify them, simulate a market, make rows.",
+        {
+            "convert": data_convert.convert,
+            "info": data_info.info,
+            "rows": data_rows.rows,
+            "simulate": data_simulate.simulate,
+            "verify": data_verify.verify,
+        },
+    ),
+    "spec": ("Feature specs: what a model sees.", {"hash": spec.hash_, "show": spec.show}),
+    "model": ("Models that ship, and models' cards.", {"list": model.list_, "show": model.show}),
+    "bundle": (
+        "Built engines as files: look into them, verify and compare them.",
+        {"inspect": bundle.inspect, "verify": bundle.verify, "diff": bundle.diff},
+    ),
+    "registry": (
+        "Built bundles, and the channels that say which of them runs where.",
+        {
+            "add": registry.add,
+            "list": registry.list_,
+            "promote": registry.promote,
+            "rollback": registry.rollback,
+            "history": registry.history,
+            "gc": registry.gc,
+            "watch": registry_watch.watch,
+        },
+    ),
+    "keys": ("Keys that sign and encrypt bundles.", {"new": keys.new}),
+    "config": ("Session files: every setting, with its meaning.", {"show": config.show}),
+    "bench": (
+        "Measure this machine.",
+        {"pipeline": bench_pipeline.pipeline, "split": bench_split.bench_split},
+    ),
+}
+_PASSES_ARGUMENTS_ON = {registry_watch.watch}
+
+
+def _register() -> None:
+    for name, command in _COMMANDS.items():
+        app.command(name)(command)
+    for name, (text, commands) in _GROUPS.items():
+        group = typer.Typer(help=text, no_args_is_help=True, context_settings=_SETTINGS)
+        for verb, command in commands.items():
+            passes = {"allow_extra_args": command in _PASSES_ARGUMENTS_ON}
+            group.command(verb, context_settings=passes)(command)
+        app.add_typer(group, name=name)
+
+
+_register()
 
 
 def _show_version(wanted: bool) -> None:
@@ -103,8 +124,23 @@ def root(
         bool,
         typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version."),
     ] = False,
+    verbose: Annotated[
+        int,
+        typer.Option(
+            "--verbose", "-v", count=True, help="Say what is done; twice: everything.", max=2
+        ),
+    ] = 0,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="No progress and no warnings, only errors.")
+    ] = False,
+    log_json: Annotated[
+        bool, typer.Option("--log-json", help="Say it as JSON lines, and show no progress.")
+    ] = False,
 ) -> None:
-    """Holds the options of `tickrt` itself."""
+    """Holds the options of `tickrt` itself. They stand before the command."""
+    if verbose and quiet:
+        raise ConfigError("--verbose and --quiet: give one of the two")
+    log.set_up(-1 if quiet else verbose, log_json)
 
 
 def run_app(arguments: Sequence[str] | None = None) -> int:

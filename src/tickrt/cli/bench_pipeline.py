@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tickrt.cli import options
+from tickrt.cli.common import Json
 
 if TYPE_CHECKING:
     from tickrt.config import SessionConfig
@@ -43,24 +43,27 @@ def _config(data: Path, spec: str) -> SessionConfig:
 
 def measure(data: Path, spec: str, repeat: int, quiet: bool) -> dict[str, Any]:
     """Play `data` `repeat` times with the null engine; the run with the median p99 counts."""
-    from tickrt.cli.progress import bar, working
+    from tickrt.cli.progress import bar, first_compile, working
+    from tickrt.report.report import to_json
     from tickrt.runtime.session import Session
 
     reports = []
     for i in range(repeat):
-        with working(f"{spec}: loading and compiling", quiet):
+        compiling = first_compile("run")
+        with working(f"{spec}: loading{compiling.note}", quiet, compiling.about_s):
             session = Session(_config(data, spec), keep_records=False)
+        compiling.done(session.compile_s)
         with session, bar(f"{spec}: {i + 1} of {repeat}", quiet) as report:
             reports.append(session.run(progress=report))
-    reports.sort(key=lambda r: r["latency_us"]["tick_to_order"]["p99"])
-    typical = reports[len(reports) // 2]
+    reports.sort(key=lambda r: r.latency_us["tick_to_order"].p99)
+    typical = to_json(reports[len(reports) // 2])
     return {
         "spec": spec,
         **{k: typical[k] for k in ("events", "rows", "orders", "events_per_s")},
-        "compile_s": max(r["compile_s"] for r in reports),
+        "compile_s": max(r.compile_s for r in reports),
         "latency_us": {stage: typical["latency_us"][stage] for stage in STAGES},
         "runs": [
-            {name: r["latency_us"]["tick_to_order"][name] for name in ("p50", "p99", "p999")}
+            {name: getattr(r.latency_us["tick_to_order"], name) for name in ("p50", "p99", "p999")}
             for r in reports
         ],
         "floor": typical["floor"],
@@ -69,29 +72,26 @@ def measure(data: Path, spec: str, repeat: int, quiet: bool) -> dict[str, Any]:
 
 
 def _print(results: list[dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
+    from tickrt.cli.output import print_table
     from tickrt.report.format import number
     from tickrt.report.svg import duration
 
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
-    table.add_column("spec")
-    for column in ("events/s", "orders", "p50", "p99", "p99.9", "book", "features"):
-        table.add_column(column, justify="right")
+    numbers = ("events/s", "orders", "p50", "p99", "p99.9", "book", "features")
+    rows = []
     for result in results:
         latency = result["latency_us"]
         total = latency["tick_to_order"]
-        table.add_row(
-            result["spec"],
-            number(round(result["events_per_s"])),
-            number(result["orders"]),
-            *(duration(total[name]) for name in ("p50", "p99", "p999")),
-            *(duration(latency[stage]["p50"]) for stage in ("book", "features")),
+        rows.append(
+            (
+                result["spec"],
+                number(round(result["events_per_s"])),
+                number(result["orders"]),
+                *(duration(total[name]) for name in ("p50", "p99", "p999")),
+                *(duration(latency[stage]["p50"]) for stage in ("book", "features")),
+            )
         )
-    console = Console(highlight=False)
-    console.print("tick-to-order with the null engine; book and features: their p50\n")
-    console.print(table)
+    typer.echo("tick-to-order with the null engine; book and features: their p50\n")
+    print_table(("spec", *numbers), rows, right=numbers)
 
 
 def pipeline(
@@ -103,7 +103,7 @@ def pipeline(
         list[str], typer.Option("--spec", "-s", help="Feature spec; repeat for several.")
     ] = ["light", "l2_100x100"],  # noqa: B006 - typer copies it
     repeat: Annotated[int, typer.Option(min=1, help="Runs per spec; the best counts.")] = 3,
-    as_json: options.Json = False,
+    as_json: Json = False,
 ) -> None:
     """Measure the loop without a model: tick in, order out, on every row.
 
@@ -117,7 +117,7 @@ def pipeline(
       tickrt bench pipeline --data btc.npz --spec light --json
     """
     from tickrt.cli.data_simulate import simulate_file
-    from tickrt.cli.output import print_json
+    from tickrt.cli.output import emit
 
     with tempfile.TemporaryDirectory(prefix="tickrt-bench-") as folder:
         if data is None:
@@ -126,7 +126,4 @@ def pipeline(
                 data, seconds=None, events=SIMULATED_EVENTS, seed=1, symbol="SIM", quiet=as_json
             )
         results = [measure(data, name, repeat, as_json) for name in spec]
-    if as_json:
-        print_json(results)
-    else:
-        _print(results)
+    emit(results, as_json, show=lambda: _print(results))

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tickrt.cli import options
+from tickrt.cli.common import Json
 
 __all__ = ["bench_split"]
 
@@ -53,7 +53,7 @@ def bench_split(
         Path | None, typer.Option("--weights", help="Folder of the DeepLOB and BiN-CTABL weights.")
     ] = None,
     seconds: Annotated[float, typer.Option(min=0.05, help="How long to measure each model.")] = 2.0,
-    as_json: options.Json = False,
+    as_json: Json = False,
 ) -> None:
     """Time models whole and split, in ONNX Runtime on one thread, in one run.
 
@@ -63,7 +63,7 @@ def bench_split(
       tickrt bench split
       tickrt bench split lstm-seed transformer-2 --seconds 5
     """
-    from tickrt.cli.output import print_json
+    from tickrt.cli.output import emit
     from tickrt.cli.progress import working
     from tickrt.engines.split.compare import compare
 
@@ -71,18 +71,12 @@ def bench_split(
     for name, maker in _models(models or [], weights).items():
         with working(name, as_json):
             found.append({"model": name, **compare(maker(), seconds=seconds)})
-    if as_json:
-        print_json(found)
-    else:
-        _print_table(found)
+    emit(found, as_json, show=lambda: _print_table(found))
 
 
 def _print_table(found: list[dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
+    from tickrt.cli.output import print_table
 
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
-    table.add_column("model")
     heads = (
         "whole, µs p50 / p99",
         "on path, µs p50 / p99",
@@ -91,21 +85,22 @@ def _print_table(found: list[dict[str, Any]]) -> None:
         "off path",
         "parity",
     )
-    for head in heads:
-        table.add_column(head, justify="right")
+    rows: list[tuple[str, ...]] = []
     for entry in found:
         if not entry["split"]:
-            table.add_row(entry["model"], "runs whole:", entry["why_not"])
+            rows.append((entry["model"], "runs whole:", entry["why_not"], "", "", "", ""))
             continue
         full, step = entry["times_us"]["full"], entry["times_us"]["step"]
         off = entry["off_path"]
-        table.add_row(
-            entry["model"],
-            f"{full['p50']:,.1f} / {full['p99']:,.1f}",
-            f"{step['p50']:,.1f} / {step['p99']:,.1f}",
-            f"{entry['speedup']:.1f} ×",
-            f"{entry['share_on_path']:.2%}",
-            f"{off} {entry['times_us'][off]['p50']:,.0f} µs",
-            f"{entry['parity']['max_rel']:.0e}",
+        rows.append(
+            (
+                entry["model"],
+                f"{full['p50']:,.1f} / {full['p99']:,.1f}",
+                f"{step['p50']:,.1f} / {step['p99']:,.1f}",
+                f"{entry['speedup']:.1f} ×",
+                f"{entry['share_on_path']:.2%}",
+                f"{off} {entry['times_us'][off]['p50']:,.0f} µs",
+                f"{entry['parity']['max_rel']:.0e}",
+            )
         )
-    Console(highlight=False, soft_wrap=True).print(table)
+    print_table(("model", *heads), rows, right=heads)

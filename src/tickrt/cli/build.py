@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterable
 from dataclasses import replace
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tickrt.cli import keys, options
+from tickrt.cli import keys
+from tickrt.cli.common import Force, Json, Spec, complete_model
 from tickrt.errors import BundleError, ConfigError
+from tickrt.literals import BuildBackend, CalibrationMethod, Precision
 
 if TYPE_CHECKING:
     from tickrt.engines.build.request import BuildRequest
@@ -21,36 +22,13 @@ __all__ = ["build"]
 _ENGINE, _NUMBERS, _CHECK = "The engine", "Precision", "Check"
 
 
-class Backend(StrEnum):
-    """What the engine is for."""
-
-    AUTO = "auto"
-    ONNXRUNTIME = "onnxruntime"
-    TENSORRT = "tensorrt"
-    TENSORRT_RTX = "tensorrt_rtx"
-
-
-class Precision(StrEnum):
-    """The type of what is not kept in fp32."""
-
-    FP32 = "fp32"
-    FP16 = "fp16"
-    BF16 = "bf16"
-    INT8 = "int8"
-    FP8 = "fp8"
-
-
-class Method(StrEnum):
-    """How calibration chooses ranges."""
-
-    MINMAX = "minmax"
-    ENTROPY = "entropy"
-    PERCENTILE = "percentile"
-
-
 def build(
     model: Annotated[
-        str | None, typer.Argument(help="A shipped model (see: tickrt models) or an ONNX file.")
+        str | None,
+        typer.Argument(
+            help="A shipped model (see: tickrt model list) or an ONNX file.",
+            autocompletion=complete_model,
+        ),
     ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="The bundle.")] = Path("model.bundle"),
     rebuild: Annotated[
@@ -58,9 +36,9 @@ def build(
         typer.Option("--rebuild", help="Build this bundle's embedded ONNX again, for here."),
     ] = None,
     backend: Annotated[
-        Backend,
+        BuildBackend,
         typer.Option(help="auto: what this machine can run.", rich_help_panel=_ENGINE),
-    ] = Backend.AUTO,
+    ] = "auto",
     target: Annotated[
         list[str] | None,
         typer.Option(
@@ -76,38 +54,49 @@ def build(
             rich_help_panel=_ENGINE,
         ),
     ] = None,
-    workspace: Annotated[
+    memory_pool_limit: Annotated[
         int | None,
-        typer.Option(min=1, help="MiB; default 512, attention 2048.", rich_help_panel=_ENGINE),
+        typer.Option(
+            min=1,
+            help="MiB of workspace; default 512, attention 2048.",
+            rich_help_panel=_ENGINE,
+        ),
     ] = None,
     window: Annotated[
         int | None,
         typer.Option(min=1, help="T, where the model leaves it open.", rich_help_panel=_ENGINE),
     ] = None,
-    level: Annotated[
+    builder_optimization_level: Annotated[
         int | None,
-        typer.Option(min=0, max=5, help="Optimisation level.", rich_help_panel=_ENGINE),
+        typer.Option(min=0, max=5, help="More is slower to build.", rich_help_panel=_ENGINE),
     ] = None,
-    sparse: Annotated[
-        bool, typer.Option("--sparse", help="2:4 weights (checked).", rich_help_panel=_ENGINE)
-    ] = False,
+    sparse_weights: Annotated[
+        bool | None,
+        typer.Option("--sparse-weights", help="2:4 weights (checked).", rich_help_panel=_ENGINE),
+    ] = None,
     refit: Annotated[
-        bool, typer.Option("--refit", help="Weights can be replaced.", rich_help_panel=_ENGINE)
-    ] = False,
+        bool | None,
+        typer.Option("--refit", help="Weights can be replaced.", rich_help_panel=_ENGINE),
+    ] = None,
     version_compatible: Annotated[
-        bool,
+        bool | None,
         typer.Option(
             "--version-compatible", help="Newer libraries can load it.", rich_help_panel=_ENGINE
         ),
-    ] = False,
+    ] = None,
     split: Annotated[
-        bool, typer.Option("--split/--no-split", help="Tick-split.", rich_help_panel=_ENGINE)
-    ] = True,
+        bool | None,
+        typer.Option(
+            "--split/--no-split", help="Tick-split.", show_default="split", rich_help_panel=_ENGINE
+        ),
+    ] = None,
     stateful: Annotated[
-        bool,
+        bool | None,
         typer.Option("--stateful", help="Trained with carried state.", rich_help_panel=_ENGINE),
-    ] = False,
-    precision: Annotated[Precision, typer.Option(rich_help_panel=_NUMBERS)] = Precision.FP32,
+    ] = None,
+    precision: Annotated[
+        Precision | None, typer.Option(show_default="fp32", rich_help_panel=_NUMBERS)
+    ] = None,
     keep: Annotated[
         list[str] | None,
         typer.Option(
@@ -121,11 +110,22 @@ def build(
         Path | None,
         typer.Option(help="Event file: rows for calibration and parity.", rich_help_panel=_NUMBERS),
     ] = None,
-    method: Annotated[Method, typer.Option(rich_help_panel=_NUMBERS)] = Method.MINMAX,
+    method: Annotated[
+        CalibrationMethod | None,
+        typer.Option(
+            help="How calibration chooses ranges.", show_default="minmax", rich_help_panel=_NUMBERS
+        ),
+    ] = None,
     samples: Annotated[
-        int, typer.Option(min=1, help="Windows to calibrate on.", rich_help_panel=_NUMBERS)
-    ] = 256,
-    spec: options.Spec = None,
+        int | None,
+        typer.Option(
+            min=1,
+            help="Windows to calibrate on.",
+            show_default="256",
+            rich_help_panel=_NUMBERS,
+        ),
+    ] = None,
+    spec: Spec = None,
     tolerance: Annotated[
         float | None,
         typer.Option(min=0.0, help="Largest error that passes.", rich_help_panel=_CHECK),
@@ -142,7 +142,8 @@ def build(
     trust: keys.Trust = None,
     key: keys.Key = None,
     allow_unsigned: keys.AllowUnsigned = False,
-    as_json: options.Json = False,
+    force: Force = False,
+    as_json: Json = False,
 ) -> None:
     """Build a model into one bundle: tick-split, precision, engine, parity, signature.
 
@@ -155,33 +156,41 @@ def build(
       tickrt build m.onnx -o m.bundle --sign file:k.sign.key --encrypt env:DESK_KEY
       tickrt build --rebuild old.bundle -o new.bundle --target 8.6
     """
+    from tickrt.cli.output import check_free
     from tickrt.engines.build.request import BuildRequest, rebuild_request
 
+    check_free(out, force)
     changes: dict[str, Any] = {
-        "backend": backend.value,
+        "backend": backend,
         "targets": tuple(target or ()),
         "allow_failed_parity": allow_failed_parity,
         "embed": embed,
     }
     given: dict[str, Any] = {
-        "precision": precision.value,
+        "precision": precision,
         "keep": tuple(keep) if keep else None,
-        "method": method.value,
+        "method": method,
         "samples": samples,
-        "profiles": tuple(profile or ()),
-        "workspace": workspace << 20 if workspace else None,
+        "profiles": tuple(profile) if profile else None,
+        "workspace": memory_pool_limit << 20 if memory_pool_limit else None,
         "window": window,
-        "level": level,
-        "sparse": sparse,
+        "level": builder_optimization_level,
+        "sparse": sparse_weights,
         "refit": refit,
         "version_compatible": version_compatible,
         "split": split,
         "stateful": stateful,
         "tolerance": tolerance,
     }
+    given = {name: value for name, value in given.items() if value is not None}
     if rebuild is not None:
         if model is not None:
             raise ConfigError("name a model or --rebuild a bundle, not both")
+        if given:
+            raise ConfigError(
+                f"{_flags(given)}: a rebuild takes these from the bundle: drop them, or build from "
+                "the ONNX file"
+            )
         manifest, content, encrypted = _embedded(rebuild, trust, key, allow_unsigned)
         origin = Path(f"{manifest.model.name}.onnx")
         request = replace(rebuild_request(manifest, origin, content), **changes)
@@ -191,16 +200,28 @@ def build(
         from tickrt.models import find_model
 
         if model is None:
-            raise ConfigError("name a shipped model (see: tickrt models) or an ONNX file")
+            raise ConfigError("name a shipped model (see: tickrt model list) or an ONNX file")
         path = Path(model)
         spec_here = spec
         if path.suffix.lower() not in (".uff", ".caffemodel", ".prototxt"):
             files = find_model(model)
             path, spec_here = files.onnx, spec or files.spec
-        set_here = {name: value for name, value in given.items() if value is not None}
-        _check_tensorrt_only(backend.value, set_here)
-        request = BuildRequest(model=path, **changes, **set_here)
+        _check_tensorrt_only(backend, given)
+        request = BuildRequest(model=path, **changes, **given)
     _run(request, calibrate, spec_here, out, encrypt, sign, as_json)
+
+
+_FLAGS = {
+    "profiles": "--profile",
+    "workspace": "--memory-pool-limit",
+    "level": "--builder-optimization-level",
+    "sparse": "--sparse-weights",
+}
+
+
+def _flags(names: Iterable[str]) -> str:
+    """Fields of `BuildRequest` as the options that set them."""
+    return ", ".join(_FLAGS.get(name, "--" + name.replace("_", "-")) for name in names)
 
 
 def _check_tensorrt_only(backend: str, given: dict[str, Any]) -> None:
@@ -213,8 +234,9 @@ def _check_tensorrt_only(backend: str, given: dict[str, Any]) -> None:
         return
     names = ("profiles", "workspace", "level", "sparse", "refit", "version_compatible")
     if wrong := [name for name in names if given.get(name)]:
-        flags = ", ".join("--" + name.removesuffix("s").replace("_", "-") for name in wrong)
-        raise ConfigError(f"{flags}: for TensorRT only; drop it, or build with --backend tensorrt")
+        raise ConfigError(
+            f"{_flags(wrong)}: for TensorRT only; drop it, or build with --backend tensorrt"
+        )
 
 
 def _embedded(bundle: Path, trust: Any, key: Any, allow_unsigned: bool) -> tuple[Any, bytes, bool]:
@@ -243,7 +265,7 @@ def _run(
     sign: str | None,
     as_json: bool,
 ) -> None:
-    from tickrt.cli.output import print_json
+    from tickrt.cli.output import emit
     from tickrt.cli.progress import bar, working
     from tickrt.cli.rows import find_spec, load_rows
     from tickrt.engines.build.build import build as build_bundle
@@ -264,21 +286,16 @@ def _run(
         built = build_bundle(
             request, rows, said, lambda role, phase, done, total: report(done, total)
         )
+    out.parent.mkdir(parents=True, exist_ok=True)
     digest = write_built(built, out, sealed, signer)
     facts = {"path": str(out), "digest": digest, "bytes": out.stat().st_size, **built.report}
     facts |= {"signed": signer is not None, "encrypted": sealed is not None}
-    if as_json:
-        print_json(json.loads(json.dumps(facts)))
-    else:
-        show(facts)
+    emit(facts, as_json, show=lambda: show(facts))
 
 
 def show(facts: dict[str, Any]) -> None:
     """The build report as tables."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from tickrt.cli.output import print_facts
+    from tickrt.cli.output import print_facts, print_table
 
     parity = {k: v for k, v in facts["parity"].items() if v not in (None, "")}
     graph = facts["gates"].get("graph_parity")
@@ -298,18 +315,18 @@ def show(facts: dict[str, Any]) -> None:
             "seconds": facts["seconds"],
         },
     )
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 2), header_style="dim")
-    for column in ("engine", "bytes", "layers before", "after", "precision", "seconds"):
-        table.add_column(column)
+    rows = []
     for engine in facts["engines"]:
-        kinds = ", ".join(f"{count} {kind}" for kind, count in engine["precision"].items())
         after = engine["layers_after"]
-        table.add_row(
-            engine["role"],
-            f"{engine['bytes']:,}",
-            str(engine["layers_before"]),
-            "–" if after is None else str(after),
-            kinds,
-            f"{engine['seconds']:.2f}",
+        rows.append(
+            (
+                engine["role"],
+                f"{engine['bytes']:,}",
+                str(engine["layers_before"]),
+                "–" if after is None else str(after),
+                ", ".join(f"{count} {kind}" for kind, count in engine["precision"].items()),
+                f"{engine['seconds']:.2f}",
+            )
         )
-    Console(highlight=False).print(table)
+    columns = ("engine", "bytes", "layers before", "after", "precision", "seconds")
+    print_table(columns, rows, indent=2)

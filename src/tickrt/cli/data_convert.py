@@ -2,32 +2,15 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from tickrt.cli import options
+from tickrt.cli.common import Force, Json
+from tickrt.literals import CaptureKind, OnGap
 
 __all__ = ["convert"]
-
-
-class Kind(StrEnum):
-    """What the captures are; `auto` looks into them."""
-
-    AUTO = "auto"
-    BINANCE = "binance"
-    BINANCE_CM = "binance_cm"
-    BINANCE_USDM = "binance_usdm"
-    GDAX = "gdax"
-
-
-class OnGap(StrEnum):
-    """What a broken chain of updates leads to."""
-
-    ERROR = "error"
-    RESYNC = "resync"
 
 
 def convert(
@@ -35,14 +18,16 @@ def convert(
         list[Path], typer.Argument(help="Raw captures of one session, in order; .gz or plain.")
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The event file to write (.npz).")],
-    kind: Annotated[Kind, typer.Option(help="What the captures are.")] = Kind.AUTO,
+    kind: Annotated[
+        CaptureKind, typer.Option(help="What the captures are; auto looks into them.")
+    ] = "auto",
     symbol: Annotated[
         str | None, typer.Option(help="Which symbol to keep, where there are several.")
     ] = None,
     on_gap: Annotated[
         OnGap,
         typer.Option(help="A break in the chain of updates: stop, or drop to the next snapshot."),
-    ] = OnGap.ERROR,
+    ] = "error",
     snapshot: Annotated[
         list[Path] | None,
         typer.Option(help="File with the snapshot, where the captures hold none."),
@@ -50,7 +35,8 @@ def convert(
     keep_bbo: Annotated[
         bool, typer.Option("--keep-bbo", help="Keep best-bid-offer messages as events.")
     ] = False,
-    as_json: options.Json = False,
+    force: Force = False,
+    as_json: Json = False,
 ) -> None:
     """Turn raw exchange captures into an event file.
 
@@ -64,22 +50,20 @@ def convert(
       tickrt data convert all.gz -o eth.npz --symbol ETHUSDT --on-gap resync
       tickrt data convert 1.csv 2.csv --snapshot snapshot.csv -o gdax.npz
     """
-    from tickrt.cli.output import print_facts, print_json
+    from tickrt.cli.output import check_free, emit
     from tickrt.cli.progress import bar
     from tickrt.feeds.captures.convert import convert as convert_captures
 
+    check_free(out, force)
     with bar("converting", as_json) as report:
         summary = convert_captures(
             captures,
             out,
-            kind=kind.value,
+            kind=kind,
             symbol=symbol,
-            on_gap=on_gap.value,
+            on_gap=on_gap,
             snapshot=snapshot or None,
             keep_bbo=keep_bbo,
             progress=report,
         )
-    if as_json:
-        print_json(summary)
-    else:
-        print_facts(str(out), summary)
+    emit(summary, as_json, title=str(out))

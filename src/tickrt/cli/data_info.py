@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tickrt.cli import options
+from tickrt.cli.common import Json
 
 __all__ = ["info"]
 
@@ -19,7 +19,7 @@ def info(
         float | None,
         typer.Option(help="Price step, where the file does not say; default: guessed."),
     ] = None,
-    as_json: options.Json = False,
+    as_json: Json = False,
 ) -> None:
     """Say what is in an event file: times, kinds, prices, levels, gaps.
 
@@ -32,16 +32,14 @@ def info(
       tickrt data info btc.npz
       tickrt data info foreign.npz --tick-size 0.1 --json
     """
-    from tickrt.cli.output import print_facts, print_json
+    from tickrt.cli.output import emit, print_facts
     from tickrt.cli.progress import working
     from tickrt.feeds.captures.describe import describe
 
     with working("reading", as_json):
         facts = describe(file, tick_size=tick_size)
-    if as_json:
-        print_json(facts)
-    else:
-        print_facts(str(file), {**facts, "price": _exact(facts["price"])})
+    shown = {**facts, "price": _exact(facts["price"])}
+    emit(facts, as_json, show=lambda: print_facts(str(file), shown))
 
 
 def _exact(prices: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from tickrt.cli import options
+from tickrt.cli.common import Force, Json
 from tickrt.errors import ConfigError
 
 __all__ = ["simulate", "simulate_file"]
@@ -24,18 +25,28 @@ def simulate_file(
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Simulate a session into `out`; returns its meta with ``path`` and ``events``."""
-    from tickrt.cli.progress import bar, share, working
+    from tickrt.cli.progress import bar, first_compile, share, working
 
-    with working("compiling", quiet):
+    compiling = first_compile("simulate")
+    started = time.perf_counter()
+    with working("loading", quiet):
         from tickrt.market.event_file import save_events
         from tickrt.simulation.simulator import load_calibration
         from tickrt.simulation.simulator import simulate as make
 
         loaded = load_calibration(calibration)
-    with bar("simulating", quiet) as report:
-        data, meta = make(
-            seconds, events, seed, calibration=loaded, symbol=symbol, progress=share(report)
-        )
+    begun: list[float] = []  # when the first event was there, so what compiling took
+
+    def made(share_done: float) -> None:
+        if not begun:
+            begun.append(time.perf_counter() - started)
+        shown(share_done)
+
+    with bar(f"simulating{compiling.note}", quiet) as report:
+        shown = share(report)
+        data, meta = make(seconds, events, seed, calibration=loaded, symbol=symbol, progress=made)
+    if begun:
+        compiling.done(begun[0])
     save_events(out, data, meta)
     return {**meta, "path": str(out), "events": len(data)}
 
@@ -51,7 +62,8 @@ def simulate(
     calibration: Annotated[
         str, typer.Option(help="A shipped calibration or a JSON file.")
     ] = "btcusd_perp",
-    as_json: options.Json = False,
+    force: Force = False,
+    as_json: Json = False,
 ) -> None:
     """Simulate a market: a queue-reactive book, calibrated on a recorded BTC perpetual.
 
@@ -69,8 +81,9 @@ def simulate(
         raise ConfigError("--seconds and --events: give one of the two")
     if seconds is None and events is None:
         seconds = 600.0
-    from tickrt.cli.output import print_facts, print_json
+    from tickrt.cli.output import check_free, emit
 
+    check_free(out, force)
     meta = simulate_file(
         out,
         seconds=seconds,
@@ -80,7 +93,4 @@ def simulate(
         calibration=calibration,
         quiet=as_json,
     )
-    if as_json:
-        print_json(meta)
-    else:
-        print_facts(str(out), meta)
+    emit(meta, as_json, title=str(out))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tickrt.cli import options
+from tickrt.cli.common import Json
 
 __all__ = ["verify"]
 
@@ -18,7 +18,7 @@ def verify(
     least: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Smallest share of equal updates.")
     ] = 0.999,
-    as_json: options.Json = False,
+    as_json: Json = False,
 ) -> None:
     """Check a converted file against the exchange's own best prices.
 
@@ -31,15 +31,12 @@ def verify(
     \b
       tickrt data verify btc.npz btcusd_0808.gz btcusd_0809.gz
     """
-    from tickrt.cli.output import print_facts, print_json
+    from tickrt.cli.output import emit
     from tickrt.cli.progress import bar
     from tickrt.feeds.captures.verify import verify_best
 
     with bar("verifying", as_json) as report:
         result = verify_best(file, captures, progress=report)
-    if as_json:
-        print_json(result)
-    else:
-        print_facts(str(file), result)
+    emit(result, as_json, title=str(file))
     if result["share"] < least:
         raise typer.Exit(1)

@@ -8,23 +8,29 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tickrt.cli import options
-from tickrt.cli.options import Backend, Policy
+from tickrt.cli.common import Force, Json, Model
 
 if TYPE_CHECKING:
     from tickrt.config import SessionConfig
+    from tickrt.runtime.report_types import Report
 
 __all__ = ["demo"]
 
 
 def demo(
-    out: options.Out = Path("out/demo"),
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "-o", help="Folder for the results; default: a new one, out/demo-TIME."
+        ),
+    ] = None,
     seconds: Annotated[
         float, typer.Option(min=10.0, help="Length of the simulated session.")
     ] = 120.0,
-    model: options.Model = "seed_lstm",
+    model: Model = None,
     seed: Annotated[int, typer.Option(help="Of the simulated market.")] = 1,
-    as_json: options.Json = False,
+    force: Force = False,
+    as_json: Json = False,
 ) -> None:
     """From nothing to a report: simulate a market, run it, backtest it.
 
@@ -37,26 +43,35 @@ def demo(
       tickrt demo --out out/demo
       tickrt demo --out out/demo --seconds 600 --model light_lstm
     """
+    started = time.perf_counter()
+    if not as_json:
+        typer.echo("tickrt demo: simulate a market, run it through the loop, backtest it")
     from tickrt.cli.data_simulate import simulate_file
-    from tickrt.cli.output import print_json
+    from tickrt.cli.output import REPORT_FILES, RunFolder, emit
+    from tickrt.cli.progress import first_compile
     from tickrt.report.report import write_report
 
-    started = time.perf_counter()
-    out.mkdir(parents=True, exist_ok=True)
+    chosen = model or "seed_lstm"
+    reports = [f"{part}/{name}" for part in ("run", "backtest") for name in REPORT_FILES]
+    folder = RunFolder("demo", out, force, ("session.npz", *reports))
+    folder.check()
+    out = folder.make()
     data = out / "session.npz"
-    _step(1, f"simulating {seconds:g} s of market → {data}", as_json)
+    note = first_compile("simulate").note
+    _step(1, f"simulating {seconds:g} s of market → {data}{note}", as_json)
     meta = simulate_file(data, seconds=seconds, events=None, seed=seed, symbol="SIM", quiet=as_json)
-    _step(2, f"running {meta['events']:,} events through the loop, model {model}", as_json)
-    ran = _run(data, model, as_json)
+    note = first_compile("run").note
+    count = f"{meta['events']:,} events"
+    _step(2, f"running {count} through the loop, model {chosen}{note}", as_json)
+    ran = _run(data, chosen, as_json)
     write_report(ran, out / "run")
-    _step(3, "backtesting against the simulated exchange", as_json)
-    tested = _backtest(data, model, as_json)
+    note = first_compile("backtest").note
+    _step(3, f"backtesting against the simulated exchange{note}", as_json)
+    tested = _backtest(data, chosen, as_json)
     write_report(tested, out / "backtest")
     wall_s = time.perf_counter() - started
-    if as_json:
-        print_json(_summary(meta, ran, tested, wall_s, out))
-    else:
-        _print(ran, tested, wall_s, out)
+    summary = _summary(meta, ran, tested, wall_s, out)
+    emit(summary, as_json, show=lambda: _print(ran, tested, wall_s, out))
 
 
 def _step(number: int, text: str, quiet: bool) -> None:
@@ -65,59 +80,58 @@ def _step(number: int, text: str, quiet: bool) -> None:
 
 
 def _config(data: Path, model: str) -> SessionConfig:
-    return options.build_config(
-        data=[data],
-        model=model,
-        spec=None,
-        symbols=None,
-        policies=[Policy.TAKER],
-        params=None,
-        limits=None,
-        backend=Backend.ONNXRUNTIME,
-        threads=1,
-    )
+    from tickrt.cli.options import SessionOptions, session_config
+
+    return session_config(SessionOptions(data=[data], model=model))
 
 
-def _run(data: Path, model: str, quiet: bool) -> dict[str, Any]:
-    from tickrt.cli.progress import bar, working
+def _run(data: Path, model: str, quiet: bool) -> Report:
+    from tickrt.cli.progress import bar, first_compile, working
 
-    with working("loading and compiling", quiet):
+    compiling = first_compile("run")
+    with working(f"loading{compiling.note}", quiet, compiling.about_s):
         from tickrt.runtime.session import Session
 
         session = Session(_config(data, model))
+    compiling.done(session.compile_s)
     with session, bar("events", quiet) as report:
         return session.run(progress=report)
 
 
-def _backtest(data: Path, model: str, quiet: bool) -> dict[str, Any]:
-    from tickrt.cli.progress import bar, working
+def _backtest(data: Path, model: str, quiet: bool) -> Report:
+    from tickrt.cli.progress import bar, first_compile, working
 
-    with working("loading and compiling", quiet):
+    compiling = first_compile("backtest")
+    with working(f"loading{compiling.note}", quiet, compiling.about_s):
         from tickrt.backtest.run import Backtest
 
         test = Backtest(_config(data, model))
+    compiling.done(test.compile_s)
     with test, bar("backtest", quiet) as report:
         return test.run(report)
 
 
 def _summary(
     meta: dict[str, Any],
-    ran: dict[str, Any],
-    tested: dict[str, Any],
+    ran: Report,
+    tested: Report,
     wall_s: float,
     out: Path,
 ) -> dict[str, Any]:
+    from tickrt.report.report import to_json
+
+    whole = to_json(ran)
     keys = ("events", "rows", "orders", "latency_us", "engine", "feature_hash", "compile_s")
     return {
         "wall_s": wall_s,
         "session": meta["path"],
-        "run": {key: ran[key] for key in keys},
-        "backtest": tested.get("backtest"),
+        "run": {key: whole[key] for key in keys},
+        "backtest": tested.backtest,
         "reports": [str(out / part / "report.html") for part in ("run", "backtest")],
     }
 
 
-def _print(ran: dict[str, Any], tested: dict[str, Any], wall_s: float, out: Path) -> None:
+def _print(ran: Report, tested: Report, wall_s: float, out: Path) -> None:
     from rich.console import Console
     from rich.text import Text
 
@@ -127,7 +141,14 @@ def _print(ran: dict[str, Any], tested: dict[str, Any], wall_s: float, out: Path
     for report in (ran, tested):
         console.print()
         print_report(report, console)
-    console.print(Text(f"\n  done in {wall_s:.0f} s", style="dim"))
-    for part in ("run", "backtest"):
-        path = out / part / "report.html"
-        console.print(Text(f"  {part}: {path}", style="bold"), soft_wrap=True)
+    console.print(Text(f"\n  done in {wall_s:.0f} s. What to look at:", style="bold"))
+    for path, what in (
+        (out / "run" / "report.html", "latency, tick by tick: where the time goes"),
+        (out / "backtest" / "report.html", "what it earned and lost, with queue, latency, fees"),
+        (out / "session.npz", f"the market itself: tickrt data info {out / 'session.npz'}"),
+    ):
+        console.print(Text(f"  {path}  {what}"), soft_wrap=True)
+    console.print(
+        Text("  Next: tickrt config show, and your own model (README, Bring your model).", "dim"),
+        soft_wrap=True,
+    )

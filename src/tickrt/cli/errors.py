@@ -46,18 +46,16 @@ def exit_code(call: Callable[[], object]) -> int:
 
 @contextmanager
 def validated() -> Iterator[None]:
-    """Turn pydantic's error into ours: ``data: field required``, one clause per problem.
+    """Turn pydantic's error into ours: ``threads: expected …, got …``, one clause per problem.
 
     Raises:
         ConfigError: instead of ``pydantic.ValidationError``.
     """
     from pydantic import ValidationError
 
+    from tickrt.config import problems
+
     try:
         yield
     except ValidationError as error:
-        problems = [
-            f"{'.'.join(map(str, item['loc'])) or error.title}: {item['msg']}"
-            for item in error.errors(include_url=False)
-        ]
-        raise ConfigError("; ".join(problems)) from None
+        raise ConfigError("; ".join(problems(error))) from None

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tickrt.cli import options
+from tickrt.cli.common import Json
 
 if TYPE_CHECKING:
     from tickrt.engines.bundle.crypto import AesKey, PublicKey, SigningKey
 
 __all__ = [
     "AllowUnsigned",
+    "AllowUnsignedOrNot",
     "Encrypt",
     "Key",
     "Sign",
@@ -71,6 +72,15 @@ AllowUnsigned = Annotated[
         rich_help_panel=_KEYS,
     ),
 ]
+AllowUnsignedOrNot = Annotated[
+    bool | None,
+    typer.Option(
+        "--allow-unsigned/--signed-only",
+        help="Take bundles whose signature nobody verified (when no key is trusted).",
+        show_default="signed-only",
+        rich_help_panel=_KEYS,
+    ),
+]
 
 
 def load_trust(sources: list[str] | None) -> list[PublicKey]:
@@ -97,7 +107,7 @@ def load_sign(source: str | None) -> SigningKey | None:
 def new(
     folder: Annotated[Path, typer.Argument(help="Where the key files go.")] = Path("keys"),
     name: Annotated[str, typer.Option(help="The files' first name.")] = "tickrt",
-    as_json: options.Json = False,
+    as_json: Json = False,
 ) -> None:
     """Make keys: NAME.aes.key (encryption), NAME.sign.key (signing) and NAME.sign.pub (trust).
 
@@ -110,13 +120,10 @@ def new(
       tickrt keys new ~/keys --name desk1
       tickrt build m.onnx -o m.bundle --sign file:~/keys/desk1.sign.key
     """
-    from tickrt.cli.output import print_facts, print_json
+    from tickrt.cli.output import emit
     from tickrt.engines.bundle.crypto import load_public_key, new_keys
 
     paths = new_keys(folder, name)
     facts = {kind: str(path) for kind, path in paths.items()}
     facts["key_id"] = load_public_key(f"file:{paths['public']}").key_id.hex()
-    if as_json:
-        print_json(facts)
-    else:
-        print_facts("keys", facts)
+    emit(facts, as_json, title="keys")

@@ -1,15 +1,15 @@
-"""``tickrt registry add | list | promote | rollback | history | gc``."""
+"""``tickrt registry add | list | promote | rollback | history | gc`` (`watch` is beside it)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tickrt.cli import keys, options
+from tickrt.cli import keys
+from tickrt.cli.common import Json
 
 if TYPE_CHECKING:
     from tickrt.engines.registry.registry import Registry
@@ -22,6 +22,7 @@ Root = Annotated[
 ]
 Note = Annotated[str, typer.Option("--note", help="Why, for the audit log.")]
 _DEFAULT = Path("registry")
+_FIXED = ("", "bundle", "hash")  # columns that are never wrapped
 
 
 def open_registry(
@@ -37,49 +38,37 @@ def _time(ns: int) -> str:
     return datetime.fromtimestamp(ns / 1e9, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
-def _print(title: str, facts: dict[str, Any], as_json: bool) -> None:
-    from tickrt.cli.output import print_facts, print_json
-
-    if as_json:
-        print_json(facts)
-    else:
-        print_facts(title, facts)
-
-
-def _table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
-    for number, column in enumerate(columns):
-        fixed = number == 0 or column in ("bundle", "hash")
-        table.add_column(column, no_wrap=fixed, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    Console(highlight=False).print(table)
-
-
 def add(
     bundle: Annotated[Path, typer.Argument(help="The bundle.")],
     root: Root = _DEFAULT,
     note: Note = "",
     trust: keys.Trust = None,
     allow_unsigned: keys.AllowUnsigned = False,
-    as_json: options.Json = False,
+    as_json: Json = False,
 ) -> None:
     """Verify a bundle and take it in under its digest; makes the registry if need be.
+
+    [bold]Examples[/bold]
 
     \b
       tickrt registry add seed.bundle --trust file:desk.sign.pub
     """
+    from tickrt.cli.output import emit
+
     digest = open_registry(root, trust, allow_unsigned, create=True).add(bundle, note)
-    _print(str(root), {"digest": digest}, as_json)
+    emit({"digest": digest}, as_json, title=str(root))
 
 
-def list_(root: Root = _DEFAULT, as_json: options.Json = False) -> None:
-    """List bundles, newest first, and the channels that point at them."""
-    from tickrt.cli.output import print_json
+def list_(root: Root = _DEFAULT, as_json: Json = False) -> None:
+    """List bundles, newest first, and the channels that point at them.
+
+    [bold]Examples[/bold]
+
+    \b
+      tickrt registry list
+      tickrt registry list --registry /srv/registry --json
+    """
+    from tickrt.cli.output import emit, print_table
 
     items = open_registry(root, None, True).items()
     rows = [
@@ -95,9 +84,6 @@ def list_(root: Root = _DEFAULT, as_json: options.Json = False) -> None:
         }
         for item in items
     ]
-    if as_json:
-        print_json(rows)
-        return
     columns = ("bundle", "name", "channels", "precision", "built for", "parity", "added (UTC)")
     shown = [
         (
@@ -111,7 +97,7 @@ def list_(root: Root = _DEFAULT, as_json: options.Json = False) -> None:
         )
         for row, item in zip(rows, items, strict=True)
     ]
-    _table(columns, shown)
+    emit(rows, as_json, show=lambda: print_table(columns, shown, fixed=_FIXED))
 
 
 def promote(
@@ -126,16 +112,20 @@ def promote(
     ] = False,
     trust: keys.Trust = None,
     allow_unsigned: keys.AllowUnsigned = False,
-    as_json: options.Json = False,
+    as_json: Json = False,
 ) -> None:
     """Point a channel at a bundle.
+
+    [bold]Examples[/bold]
 
     \b
       tickrt registry promote canary prod --trust file:desk.sign.pub --note "a week without fault"
     """
+    from tickrt.cli.output import emit
+
     registry = open_registry(root, trust, allow_unsigned)
     digest = registry.promote(reference, channel, note, force)
-    _print(str(root), {"channel": channel, "digest": digest}, as_json)
+    emit({"channel": channel, "digest": digest}, as_json, title=str(root))
 
 
 def rollback(
@@ -144,31 +134,39 @@ def rollback(
     note: Note = "",
     trust: keys.Trust = None,
     allow_unsigned: keys.AllowUnsigned = False,
-    as_json: options.Json = False,
+    as_json: Json = False,
 ) -> None:
     """Point a channel at what it pointed at before; repeat to go further back.
+
+    [bold]Examples[/bold]
 
     \b
       tickrt registry rollback prod --trust file:desk.sign.pub
     """
+    from tickrt.cli.output import emit
+
     digest = open_registry(root, trust, allow_unsigned).rollback(channel, note)
-    _print(str(root), {"channel": channel, "digest": digest}, as_json)
+    emit({"channel": channel, "digest": digest}, as_json, title=str(root))
 
 
 def history(
     channel: Annotated[str | None, typer.Argument(help="Only of this channel.")] = None,
     root: Root = _DEFAULT,
-    as_json: options.Json = False,
+    as_json: Json = False,
 ) -> None:
-    """The audit log, its hash chain verified. Keep the last hash elsewhere."""
+    """The audit log, its hash chain verified. Keep the last hash elsewhere.
+
+    [bold]Examples[/bold]
+
+    \b
+      tickrt registry history
+      tickrt registry history prod --json
+    """
     from dataclasses import asdict
 
-    from tickrt.cli.output import print_json
+    from tickrt.cli.output import emit, print_table
 
     records = open_registry(root, None, True).history(channel)
-    if as_json:
-        print_json([asdict(record) for record in records])
-        return
     rows = [
         (
             str(record.sequence),
@@ -182,7 +180,9 @@ def history(
         )
         for record in records
     ]
-    _table(("", "time (UTC)", "who", "what", "channel", "bundle", "why", "hash"), rows)
+    columns = ("", "time (UTC)", "who", "what", "channel", "bundle", "why", "hash")
+    facts = [asdict(record) for record in records]
+    emit(facts, as_json, show=lambda: print_table(columns, rows, fixed=_FIXED))
 
 
 def gc(
@@ -192,8 +192,16 @@ def gc(
         float, typer.Option(min=0.0, help="Younger bundles stay, promoted or not.")
     ] = 24.0,
     note: Note = "",
-    as_json: options.Json = False,
+    as_json: Json = False,
 ) -> None:
-    """Drop bundles that no channel needs, and what a crash left over."""
+    """Drop bundles that no channel needs, and what a crash left over.
+
+    [bold]Examples[/bold]
+
+    \b
+      tickrt registry gc --keep 3 --grace-hours 24
+    """
+    from tickrt.cli.output import emit
+
     dropped = open_registry(root, None, True).gc(keep, grace_hours * 3600.0, note)
-    _print(str(root), {"dropped": dropped}, as_json)
+    emit({"dropped": dropped}, as_json, title=str(root))

@@ -1,6 +1,6 @@
 """Rows of an event file as a model sees them, for calibration and parity.
 
-Entry point: `load_rows`.
+Entry points: `load_rows`, `find_spec`. The rows are made by `feature.rows`.
 """
 
 from __future__ import annotations

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from tickrt.cli import keys, options
-from tickrt.cli.options import Backend, Policy
+from tickrt.cli.common import Json
+from tickrt.cli.groups import grouped
+from tickrt.cli.options import SessionOptions, session_config
 from tickrt.errors import ConfigError
 
 __all__ = ["run"]
+
+_LOG = logging.getLogger("tickrt.cli")
+_HOW = "How to run it"
 
 
 def _check_core(pin: int | None) -> None:
@@ -22,43 +26,41 @@ def _check_core(pin: int | None) -> None:
         raise ConfigError(f"--pin {pin}: expected a core that this process may use: {cores}")
 
 
+def _parse_pace(text: str | None) -> float | None:
+    from tickrt.config import parse_pace
+
+    try:
+        return None if text is None else parse_pace(text)
+    except ConfigError as error:
+        raise ConfigError(f"--pace: {error}") from None
+
+
+@grouped
 def run(
-    data: options.Data,
-    model: options.Model = "seed_lstm",
-    spec: options.Spec = None,
-    symbol: options.Symbols = None,
-    strategy: options.PolicyOption = [Policy.TAKER],  # noqa: B006 - typer copies it
-    param: options.Params = None,
-    risk: options.Limits = None,
+    options: SessionOptions,
     pace: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="max, realtime, or a speed such as 10x; below max the loop spins between ticks "
             "as it would live.",
-            rich_help_panel="How to run it",
+            show_default="max",
+            rich_help_panel=_HOW,
         ),
-    ] = "max",
-    backend: options.BackendOption = Backend.ONNXRUNTIME,
-    threads: options.Threads = 1,
-    split: options.Split = True,
-    stateful: options.Stateful = False,
-    trust: keys.Trust = None,
-    key: keys.Key = None,
-    allow_unsigned: keys.AllowUnsigned = False,
+    ] = None,
     deadline_us: Annotated[
-        float,
+        float | None,
         typer.Option(
             min=0.001,
             help="An engine result later than this is a fault: the rule-based fallback decides.",
-            rich_help_panel="How to run it",
+            show_default="100000",
+            rich_help_panel=_HOW,
         ),
-    ] = 100_000.0,
+    ] = None,
     pin: Annotated[
         int | None,
-        typer.Option(help="Pin the hot thread to this core.", rich_help_panel="How to run it"),
+        typer.Option(help="Pin the hot thread to this core.", rich_help_panel=_HOW),
     ] = None,
-    out: options.Out = Path("out/run"),
-    as_json: options.Json = False,
+    as_json: Json = False,
 ) -> None:
     """Play recorded market data through the loop: tick in, order out.
 
@@ -70,6 +72,8 @@ def run(
 
     \b
       tickrt run --data btc.npz
+      tickrt run session.toml
+      tickrt run session.toml --model light_lstm --out out/light
       tickrt run --data btc.npz --model light_lstm --strategy maker
       tickrt run --data btc.npz --pace 10x --pin 3
       tickrt run --data btc.npz --data eth.npz --strategy taker --strategy maker
@@ -93,35 +97,24 @@ def run(
       max_position_lots max_loss duplicate_ns max_messages message_window_ns
       max_executions execution_window_ns
     """
-    from tickrt.cli.output import prepare_out, print_result
-    from tickrt.cli.progress import bar, working
-    from tickrt.config import parse_pace
+    from tickrt.cli.output import RunFolder, print_result
+    from tickrt.cli.progress import bar, first_compile, working
+    from tickrt.config import HftbacktestSettings
 
     _check_core(pin)
-    config = options.build_config(
-        data=data,
-        model=model,
-        spec=spec,
-        symbols=symbol,
-        policies=strategy,
-        params=param,
-        limits=risk,
-        backend=backend,
-        threads=threads,
-        split=split,
-        stateful=stateful,
-        trust=tuple(trust or ()),
-        bundle_key=key,
-        allow_unsigned=allow_unsigned,
-        pace=parse_pace(pace),
-        deadline_us=deadline_us,
-        pin_cpu=pin,
-    )
-    with working("loading and compiling", as_json):
+    config = session_config(options, pace=_parse_pace(pace), deadline_us=deadline_us, pin_cpu=pin)
+    if isinstance(config.gateway, HftbacktestSettings):
+        _LOG.warning("gateway hftbacktest is for `tickrt backtest`: run answers orders on paper")
+    folder = RunFolder("run", config.out, options.force)
+    folder.check()
+    compiling = first_compile("run")
+    with working(f"loading{compiling.note}", as_json, compiling.about_s):
         from tickrt.runtime.session import Session
 
         session = Session(config)
-    prepare_out(out)
+    compiling.done(session.compile_s)
+    _LOG.info("loaded %s in %.1f s", ", ".join(map(str, config.data)), session.startup_s)
+    out = folder.make()
     with session, bar("events", as_json) as report:
         result = session.run(progress=report)
     print_result(result, out, as_json)

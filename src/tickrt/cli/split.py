@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tickrt.cli import options
+from tickrt.cli.common import Force, Json, Spec, complete_model
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,11 +18,16 @@ if TYPE_CHECKING:
 __all__ = ["split"]
 
 _RANDOM_WINDOWS = 64
+_FILES = ("pre.onnx", "step.onnx", "advance.onnx", "split.json", "split.svg")
 
 
 def split(
     model: Annotated[
-        str, typer.Argument(help="A shipped model (see: tickrt models) or an ONNX file.")
+        str,
+        typer.Argument(
+            help="A shipped model (see: tickrt model list) or an ONNX file.",
+            autocompletion=complete_model,
+        ),
     ],
     out: Annotated[
         Path | None,
@@ -32,10 +37,7 @@ def split(
         Path | None,
         typer.Option("--data", "-d", help="Event file: check parity on its rows too."),
     ] = None,
-    spec: Annotated[
-        str | None,
-        typer.Option("--spec", "-s", help="Feature spec for --data; default: the model's own."),
-    ] = None,
+    spec: Spec = None,
     windows: Annotated[
         int, typer.Option(min=1, help="Consecutive windows of --data to compare.")
     ] = 1000,
@@ -52,7 +54,8 @@ def split(
     seconds: Annotated[
         float, typer.Option(min=0.0, help="How long to measure times; 0: do not.")
     ] = 1.0,
-    as_json: options.Json = False,
+    force: Force = False,
+    as_json: Json = False,
 ) -> None:
     """Split a model into the rows already known and the newest row.
 
@@ -65,6 +68,7 @@ def split(
       tickrt split seed_lstm
       tickrt split my.onnx -o out/split --data btcusd.npz --spec l2_100x100
     """
+    from tickrt.cli.output import check_free, emit
     from tickrt.cli.progress import working
     from tickrt.engines.graph.load import load_onnx
     from tickrt.engines.split import measure, verify, write
@@ -73,6 +77,8 @@ def split(
     from tickrt.engines.split.draw import draw
     from tickrt.models import find_model
 
+    if out is not None:
+        check_free(out, force, _FILES)
     files = find_model(model)
     whole, _, _ = load_onnx(files.onnx)
     with working("splitting", as_json):
@@ -97,7 +103,7 @@ def split(
             facts["files"].append(str(drawing))
     facts["parity"] = {name: _parity(p) for name, p in parities.items()}
     facts["times_us"] = _times(timing) if timing else None
-    _show(facts, result, as_json)
+    emit(facts, as_json, show=lambda: _show(facts, result))
     if not all(p.ok for p in parities.values()):
         raise typer.Exit(1)
 
@@ -144,12 +150,9 @@ def _times(timing: Timing) -> dict[str, Any]:
     }
 
 
-def _show(facts: dict[str, Any], result: SplitResult, as_json: bool) -> None:
-    from tickrt.cli.output import print_facts, print_json
+def _show(facts: dict[str, Any], result: SplitResult) -> None:
+    from tickrt.cli.output import print_facts
 
-    if as_json:
-        print_json(facts)
-        return
     if not result.is_split:
         print_facts("not split: runs whole", {"model": facts["model"], "why": result.why_not})
         return

@@ -10,8 +10,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from html import escape
-from typing import Any
 
+from tickrt.report.format import PERCENTILES, carries
+from tickrt.report.format import price as price_text
 from tickrt.report.svg import (
     Linear,
     Log,
@@ -24,6 +25,7 @@ from tickrt.report.svg import (
     steps,
     text,
 )
+from tickrt.runtime.report_types import FillRow, LatencySummary, Series
 
 __all__ = [
     "curve",
@@ -48,11 +50,11 @@ def stage_name(stage: str) -> str:
     return stage.replace("_", "-" if stage.startswith("tick_to_") else " ")
 
 
-def ordered_stages(latency: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def ordered_stages(latency: Mapping[str, LatencySummary]) -> list[str]:
     """The stages that took any time, tick-to-order first, then in the order of the path."""
     known = [s for s in STAGES if s in latency]
     stages = known + [s for s in latency if s not in STAGES]
-    return [s for s in stages if latency[s].get("count") and latency[s].get("max")]
+    return [s for s in stages if latency[s].count and latency[s].max]
 
 
 def _log_bounds(values: Sequence[float]) -> tuple[float, float]:
@@ -70,34 +72,41 @@ def _bar(x: float, y: float, width: float, height: float, css: str, title: str) 
     )
 
 
-def latency_bars(latency: Mapping[str, Mapping[str, Any]], floor_us: float | None) -> str:
-    """One bar per stage on a log axis: to p50, on to p99, on to p99.9; a dot at the maximum."""
+def latency_bars(latency: Mapping[str, LatencySummary], floor_us: float | None) -> str:
+    """One bar per stage on a log axis: to p50, on to p99, on to p99.9, as far as the count
+    carries; a dot at the maximum."""
     stages = ordered_stages(latency)
     if not stages:
         return ""
-    values = [latency[s][k] or 0 for s in stages for k in ("p50", "max")]
+    values = [value for s in stages for value in (latency[s].p50, latency[s].max)]
     low, high = _log_bounds([v for v in values if v])
     plot = Plot(WIDTH, 50 + 44 * len(stages), left=120, right=24)
     x = Log(low / 10 if min(values) <= low * 1.5 else low, high, *plot.x_range)
     plot.x_axis(x)
     _floor_line(plot, x, floor_us)
     for row, stage in enumerate(stages):
-        numbers, y = latency[stage], plot.top + 44 * row + 8
+        y = plot.top + 44 * row + 8
         plot.add(text(plot.left - 12, y + 18, stage_name(stage), "label", "end"))
-        edge = plot.left
-        for name, css in (("p50", "p50"), ("p99", "p99"), ("p999", "p999")):
-            end = x(numbers[name] or 0)
-            label = name.replace("p999", "p99.9")
-            tip = f"{stage_name(stage)} {label}: {duration(numbers[name])}"
-            plot.add(_bar(edge, y, end - edge, 26, f"bar {css}", tip))
-            edge = max(edge, end)
-        tip = f"{stage_name(stage)} max: {duration(numbers['max'])}"
-        plot.add(
-            f'<circle cx="{x(numbers["max"] or 0):.1f}" cy="{y + 13:.1f}" r="4" class="max">'
-            f"<title>{escape(tip)}</title></circle>"
-        )
-        plot.add(text(plot.left + 8, y + 17.5, duration(numbers["p50"]), "inside"))
+        _stage_bar(plot, x, y, stage, latency[stage])
     return plot.svg("Latency percentiles by stage")
+
+
+def _stage_bar(plot: Plot, x: Log, y: float, stage: str, summary: LatencySummary) -> None:
+    edge = plot.left
+    shown = [name for name in ("p50", "p99", "p999") if carries(summary.count, name)]
+    for name in shown:
+        value = getattr(summary, name)
+        end = x(value)
+        tip = f"{stage_name(stage)} {PERCENTILES[name]}: {duration(value)}"
+        plot.add(_bar(edge, y, end - edge, 26, f"bar {name}", tip))
+        edge = max(edge, end)
+    tip = f"{stage_name(stage)} max: {duration(summary.max)}"
+    plot.add(
+        f'<circle cx="{x(summary.max):.1f}" cy="{y + 13:.1f}" r="4" class="max">'
+        f"<title>{escape(tip)}</title></circle>"
+    )
+    if shown:
+        plot.add(text(plot.left + 8, y + 17.5, duration(summary.p50), "inside"))
 
 
 def _floor_line(plot: Plot, x: Log, floor_us: float | None) -> None:
@@ -111,24 +120,30 @@ def _floor_line(plot: Plot, x: Log, floor_us: float | None) -> None:
 
 
 def latency_cdf(
-    cdf: Mapping[str, Sequence[Sequence[float]]], stages: Sequence[str], count: int
+    cdf: Mapping[str, Sequence[tuple[float, float]]], latency: Mapping[str, LatencySummary]
 ) -> str:
-    """Share of ticks at or below a latency: log µs against as many nines as `count` supports."""
-    stages = [s for s in stages if cdf.get(s)]
-    if not stages:
+    """Share of times at or below a latency: log µs against nines. Each stage of `latency`
+    (more than ten values each) is drawn as far as ten of its values lie beyond."""
+    if not latency:
         return ""
-    low, high = _log_bounds([p[0] for s in stages for p in cdf[s] if p[0] > 0])
+    carried = {stage: 1 - 10 / summary.count for stage, summary in latency.items()}
+    drawn = {
+        stage: [point for point in cdf[stage] if point[1] <= share] or [cdf[stage][0]]
+        for stage, share in carried.items()
+    }
+    low, high = _log_bounds([us for points in drawn.values() for us, _ in points if us > 0])
     plot = Plot(WIDTH, 330, left=72, right=24, bottom=28)
-    nines = min(max(math.ceil(math.log10(max(count, 1))), 2), 5)
+    nines = min(max(-math.log10(1 - max(carried.values())), 1.0), 5.0)
     x, y = Log(low, high, *plot.x_range), Nines(*plot.y_range, nines=nines)
     bottom, top = plot.y_range
     for value in x.minor():
         plot.line(x(value), bottom, x(value), top, "grid minor")
     plot.x_axis(x)
     plot.y_axis(y)
-    for number, stage in reversed(list(enumerate(stages))):
-        points = [(x(cdf[stage][0][0]), y(0.0))] + [(x(us), y(share)) for us, share in cdf[stage]]
-        plot.add(steps(points, f"s{number % 8} {'strong' if number == 0 else ''}"))
+    for number, (stage, points) in reversed(list(enumerate(drawn.items()))):
+        line = [(x(points[0][0]), y(0.0))]
+        line += [(x(us), y(min(share, carried[stage]))) for us, share in points]
+        plot.add(steps(line, f"s{number % 8} {'strong' if stage == 'tick_to_order' else ''}"))
     return plot.svg("Cumulative distribution of latency by stage")
 
 
@@ -162,31 +177,31 @@ def _present(values: Sequence[float | None]) -> list[float]:
     return [v for v in values if v is not None]
 
 
-def price(series: Mapping[str, Any], fills: Sequence[Mapping[str, Any]]) -> str:
+def price(series: Series, fills: Sequence[FillRow]) -> str:
     """The mid price with a triangle at each fill: up for a buy, down for a sell."""
-    t_ns, mid = series.get("t_ns") or [], series.get("mid") or []
+    t_ns, mid = series.t_ns, series.mid
     if len(t_ns) < 2 or not _present(mid):
         return ""
-    plot = Plot(WIDTH, 300, left=84)
-    inside = [f for f in fills if t_ns[0] <= f["t_ns"] <= t_ns[-1]]
+    plot = Plot(WIDTH, 300, left=84, right=34)
+    inside = [f for f in fills if t_ns[0] <= f.t_ns <= t_ns[-1]]
     shown = inside[:: max(1, -(-len(inside) // MAX_MARKERS))]
     x = _clock(t_ns, plot)
-    y = Linear(*_padded(_present(mid) + [f["px"] for f in shown]), *plot.y_range)
+    y = Linear(*_padded(_present(mid) + [f.px for f in shown]), *plot.y_range)
     plot.x_axis(x)
     plot.y_axis(y)
     runs = gaps(_time_points(t_ns, x), mid)
     plot.add(*[polyline([(px, y(v)) for px, v in run], "mid") for run in runs])
     day = t_ns[0] // 86_400_000_000_000 * 86_400
+    unit = "contracts" if series.currency == "coin" else "units"
     for fill in shown:
-        at, level = x(fill["t_ns"] / 1e9 - day), y(fill["px"])
-        plot.add(_marker(at, level, fill))
+        plot.add(_marker(x(fill.t_ns / 1e9 - day), y(fill.px), fill, unit))
     return plot.svg("Mid price with fills")
 
 
-def _marker(x: float, y: float, fill: Mapping[str, Any]) -> str:
-    buy = fill["side"] > 0
-    tip = f"{'bought' if buy else 'sold'} {fill['qty']:g} at {fill['px']:,g}"
-    tip += " (maker)" if fill.get("maker") else ""
+def _marker(x: float, y: float, fill: FillRow, unit: str) -> str:
+    buy = fill.side > 0
+    tip = f"{'bought' if buy else 'sold'} {price_text(fill.qty)} {unit} at {price_text(fill.px)}"
+    tip += " (maker)" if fill.maker else ""
     a, b = (4.5, -4.5) if buy else (-4.5, 4.5)
     return (
         f'<path class="{"buy" if buy else "sell"}" d="M{x:.1f} {y + b:.1f}'
@@ -194,14 +209,13 @@ def _marker(x: float, y: float, fill: Mapping[str, Any]) -> str:
     )
 
 
-def signal(series: Mapping[str, Any]) -> str:
+def signal(series: Series) -> str:
     """p(up) − p(down) over time: above the line the model leans up, below it down."""
-    t_ns = series.get("t_ns") or []
-    up, down = series.get("p_up") or [], series.get("p_down") or []
-    lean = [None if a is None or b is None else a - b for a, b in zip(up, down, strict=False)]
+    t_ns, both = series.t_ns, zip(series.p_up, series.p_down, strict=True)
+    lean = [None if up is None or down is None else up - down for up, down in both]
     if len(t_ns) < 2 or not _present(lean):
         return ""
-    plot = Plot(WIDTH, 120, left=84)
+    plot = Plot(WIDTH, 120, left=84, right=34)
     reach = max(max(abs(v) for v in _present(lean)), 1e-3)
     x = _clock(t_ns, plot)
     y = Linear(-reach, reach, *plot.y_range, count=4)
@@ -214,13 +228,13 @@ def signal(series: Mapping[str, Any]) -> str:
     return plot.svg("Signal: probability of up minus probability of down")
 
 
-def curve(series: Mapping[str, Any]) -> str:
+def curve(series: Series) -> str:
     """Equity over time, net with its area; gross as a second line where it is known."""
-    t_ns, net = series.get("t_ns") or [], series.get("equity") or []
+    t_ns, net = series.t_ns, series.equity
     if len(t_ns) < 2 or not _present(net):
         return ""
-    gross = series.get("equity_gross") or []
-    plot = Plot(WIDTH, 220, left=84)
+    gross = series.equity_gross or []
+    plot = Plot(WIDTH, 220, left=84, right=34)
     x = _clock(t_ns, plot)
     low, high = _padded([*_present(net), *_present(gross), 0.0])
     y = Linear(low, high, *plot.y_range)
@@ -236,14 +250,14 @@ def curve(series: Mapping[str, Any]) -> str:
     return plot.svg("Equity")
 
 
-def position(series: Mapping[str, Any]) -> str:
+def position(series: Series) -> str:
     """Position over time as a staircase around zero."""
-    t_ns, held = series.get("t_ns") or [], series.get("position") or []
-    if len(t_ns) < 2 or not any(_present(held)):
+    t_ns, held = series.t_ns, series.position
+    if len(t_ns) < 2 or not any(held):
         return ""
-    plot = Plot(WIDTH, 130, left=84)
+    plot = Plot(WIDTH, 130, left=84, right=34)
     x = _clock(t_ns, plot)
-    low, high = min([0.0, *_present(held)]), max([0.0, *_present(held)])
+    low, high = min([0.0, *held]), max([0.0, *held])
     y = Linear(*_padded([low, high], 0.1), *plot.y_range, count=3)
     plot.x_axis(x)
     plot.y_axis(y)

@@ -1,50 +1,58 @@
 """Numbers and names as people read them; shared by the page and the terminal table.
 
-Entry points: `number`; `headline(report)`, the few figures that matter first;
-`metric_rows(report)`, `strategy_rows(report)`.
+Entry points: `number`, `money`, `price`, `share`; `percentile`, which shows a dash where the count
+cannot carry it; `headline(report)`, the few figures that matter first; `count_rows`,
+`figure_rows`, `strategy_rows`, `engine_rows`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tickrt.report.svg import duration
-
-__all__ = ["Tile", "headline", "label", "metric_rows", "number", "strategy_rows"]
-
-_LABELS = {
-    "pnl_gross": "PnL gross",
-    "pnl_net": "PnL net",
-    "fees": "fees",
-    "sharpe": "Sharpe of 1 s marks",
-    "sharpe_annual": "Sharpe, annualised",
-    "max_drawdown": "max drawdown",
-    "waited": "ticks that waited",
-    "fill_ratio": "fill ratio",
-    "hit_rate": "hit rate",
-    "events_per_s": "events/s",
-    "seconds": "length",
-    "wall_s": "time in the loop",
-    "compile_s": "compiling",
-    "startup_s": "start to first tick",
-}
-_SHARES = {"fill_ratio", "hit_rate"}
-_COUNTS = (
-    "events",
-    "batches",
-    "rows",
-    "signals",
-    "intents",
-    "orders",
-    "cancels",
-    "fills",
-    "faults",
-    "waited",
-    "fallback_decisions",
+from tickrt.runtime.report_types import (
+    BacktestFigures,
+    Currency,
+    EngineFacts,
+    LatencySummary,
+    Report,
 )
+
+__all__ = [
+    "NONE",
+    "PERCENTILES",
+    "Tile",
+    "carries",
+    "count_rows",
+    "engine_rows",
+    "figure_rows",
+    "headline",
+    "money",
+    "money_unit",
+    "number",
+    "percentile",
+    "price",
+    "rate",
+    "share",
+    "strategy_rows",
+    "too_few",
+]
+
+NONE = "–"
+PERCENTILES = {"p50": "p50", "p90": "p90", "p99": "p99", "p999": "p99.9"}
+# So many values leave ten beyond a percentile: with fewer it is little more than the slowest.
+_NEEDED = {"p50": 20, "p90": 100, "p99": 1_000, "p999": 10_000}
+_DAY_S = 86_400.0
+_SUPERSCRIPT = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
+_WAYS = {"full": "on the whole window", "pre": "with `pre`", "advance": "with `advance`"}
+_SPLIT = {
+    "pre": "the window is prepared anew after each row",
+    "bank": "the states of all positions step together after each row",
+    "carry": "states are carried from row to row",
+}
 
 
 @dataclass(frozen=True)
@@ -56,102 +64,218 @@ class Tile:
     tone: str = ""
 
 
-def label(key: str) -> str:
-    """A metric's name for people."""
-    return _LABELS.get(key) or key.removesuffix("_us").removesuffix("_s").replace("_", " ")
-
-
 def number(value: Any) -> str:
     """A number with thousands separators and about four significant digits."""
     if value is None:
-        return "–"
+        return NONE
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
-        return f"{value:,}".replace("-", "\N{MINUS SIGN}")
+        return _minus(f"{value:,}")
     if not isinstance(value, float):
         return str(value)
     size = abs(value)
     if size == 0 or 1e-6 <= size < 1e12:
         decimals = max(0, 3 - math.floor(math.log10(size))) if 0 < size < 1000 else 0
-        shown = f"{value:,.{decimals}f}"
-    else:
-        shown = f"{value:.3g}"
-    return shown.replace("-", "\N{MINUS SIGN}")
+        return _minus(f"{value:,.{decimals}f}")
+    if not math.isfinite(value):
+        return _minus(str(value))
+    digits, exponent = f"{value:.2e}".split("e")
+    return _minus(f"{digits} × 10{str(int(exponent)).translate(_SUPERSCRIPT)}")
 
 
-def _rate(value: float) -> str:
-    """Events per second: ``5.2 M``."""
+def _minus(text: str) -> str:
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def money(value: float, currency: Currency) -> str:
+    """An amount without its unit: to the satoshi in coin, to the cent in quote currency, finer
+    where it would vanish."""
+    size = abs(value)
+    if currency == "quote" and (size == 0 or size >= 1):
+        return _minus(f"{value:,.2f}")
+    return _minus(f"{value:,.8f}") if size == 0 or size >= 1e-6 else number(value)
+
+
+def money_unit(currency: Currency) -> str:
+    """What an amount is counted in, in words."""
+    return "coin" if currency == "coin" else "quote currency"
+
+
+def _amount(value: float, currency: Currency) -> str:
+    return f"{money(value, currency)} {currency}"
+
+
+def price(value: float) -> str:
+    """A price with all the digits of its tick, and none of a float's."""
+    return _minus(f"{value:,.10g}")
+
+
+def share(value: float | None) -> str:
+    """``51.0 %``; three significant digits below one per cent."""
+    if value is None:
+        return NONE
+    per_cent = 100 * value
+    return _minus(
+        f"{per_cent:.1f} %" if per_cent == 0 or abs(per_cent) >= 1 else f"{per_cent:.3g} %"
+    )
+
+
+def rate(value: float) -> str:
+    """How many a second, without the unit: ``5.2 M``."""
     if value >= 1e6:
         return f"{value / 1e6:.3g} M"
     return f"{value / 1e3:.3g} k" if value >= 1e4 else number(round(value))
 
 
-def _metric(key: str, value: Any) -> str:
-    if value is None:
-        return "–"
-    if key == "seconds":
-        return duration(float(value) * 1e6)
-    if key.endswith("_us"):
-        return duration(float(value))
-    if key.endswith("_s") and key != "events_per_s":
-        return duration(float(value) * 1e6)
-    if key in _SHARES:
-        return f"{float(value):.1%}"
-    return number(value)
+def carries(count: int, name: str) -> bool:
+    """Whether `count` values leave ten beyond the percentile `name` (a key of `PERCENTILES`)."""
+    return count >= _NEEDED[name]
 
 
-def headline(report: Mapping[str, Any]) -> list[Tile]:
-    """The figures for the top of the page, most important first."""
-    tiles = []
-    latency = (report.get("latency_us") or {}).get("tick_to_order") or {}
-    if latency.get("count"):
-        for name, shown in (("p50", "p50"), ("p99", "p99"), ("p999", "p99.9")):
-            tiles.append(Tile(duration(latency.get(name)), f"tick-to-order {shown}"))
-    if report.get("events_per_s"):
-        tiles.append(Tile(_rate(float(report["events_per_s"])), "events/s"))
-    if report.get("orders") is not None:
-        tiles.append(Tile(number(report["orders"]), "orders"))
-    if report.get("fills") is not None:
-        tiles.append(Tile(number(report["fills"]), "fills"))
-    several = report.get("backtest_by_strategy") or [report.get("backtest") or {}]
-    units = {figures.get("currency", "") for figures in several}
-    pnls = [figures.get("pnl_net") for figures in several]
-    if len(units) == 1 and None not in pnls:
-        unit, pnl = units.pop(), sum(pnls)
-        name = f"PnL net, {unit}" if unit else "PnL net"
-        shown = number(pnl) if abs(pnl) >= 1 else f"{pnl:.3g}".replace("-", "\N{MINUS SIGN}")
-        tiles.append(Tile(shown, name, "good" if pnl >= 0 else "bad"))
+def percentile(summary: LatencySummary, name: str) -> str:
+    """A percentile of `PERCENTILES`, mean or max, for people; a dash where it means nothing."""
+    known = carries(summary.count, name) if name in _NEEDED else summary.count > 0
+    return duration(getattr(summary, name)) if known else NONE
+
+
+def too_few(summaries: list[LatencySummary]) -> str:
+    """What the dashes mean, where there are any."""
+    dashes = any(not carries(s.count, name) for s in summaries for name in PERCENTILES)
+    return f"{NONE}: fewer than ten values lie beyond it" if dashes else ""
+
+
+def _latency_tiles(report: Report) -> list[Tile]:
+    """Tick-to-order; where its count is too small for the tail, the slowest, and the tail of
+    tick-to-decision, which every signal has."""
+    orders, decisions = (report.latency_us.get(f"tick_to_{s}") for s in ("order", "decision"))
+    tiles: list[Tile] = []
+    if orders is not None and orders.count:
+        tiles = _percentile_tiles(orders, "tick-to-order", ("p50", "p99", "p999"))
+        if len(tiles) < 3:
+            label = f"tick-to-order, slowest of {number(orders.count)}"
+            tiles.append(Tile(duration(orders.max), label))
+        if carries(orders.count, "p99"):
+            return tiles
+    if decisions is None:
+        return tiles
+    return tiles + _percentile_tiles(decisions, "tick-to-decision", ("p99",))
+
+
+def _percentile_tiles(summary: LatencySummary, name: str, shown: Sequence[str]) -> list[Tile]:
+    return [
+        Tile(percentile(summary, p), f"{name} {PERCENTILES[p]}")
+        for p in shown
+        if carries(summary.count, p)
+    ]
+
+
+def headline(report: Report) -> list[Tile]:
+    """What it cost, in figures, most important first."""
+    tiles = _latency_tiles(report)
+    several = report.backtest_by_strategy or []
+    currencies = {figures.currency for figures in several}
+    if len(currencies) == 1:
+        currency = currencies.pop()
+        net, fees = sum(f.pnl_net for f in several), sum(f.fees for f in several)
+        unit, tone = money_unit(currency), "good" if net >= 0 else "bad"
+        tiles.append(Tile(money(net, currency), f"PnL net, {unit}", tone))
+        tiles.append(Tile(money(fees, currency), f"fees, {unit}"))
+    tiles.append(Tile(f"{number(report.orders)} / {number(report.fills)}", "orders / fills"))
+    if report.kind == "run":
+        tiles.append(Tile(rate(report.events_per_s), "events/s"))
     return tiles
 
 
-def metric_rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """(name, value) of the counts, times and backtest metrics that the report holds."""
-    rows = [(label(k), _metric(k, report[k])) for k in _COUNTS if report.get(k) is not None]
-    for key in ("wall_s", "events_per_s", "startup_s", "compile_s"):
-        if report.get(key) is not None:
-            rows.append((label(key), _metric(key, report[key])))
-    for key, count in (report.get("mode_changes") or {}).items():
-        rows.append((f"to {label(key)}", number(count)))
-    if len(report.get("backtest_by_strategy") or []) <= 1:
-        rows += _figures(report.get("backtest") or {})
-    return rows
+def count_rows(report: Report) -> list[tuple[str, str]]:
+    """(name, value) of what was counted, and of how long it took."""
+    counts = {
+        "events": report.events,
+        "batches of events": report.batches,
+        "rows": report.rows,
+        "signals": report.signals,
+        "intents": report.intents,
+        "orders": report.orders,
+        "cancels": report.cancels,
+        "fills": report.fills,
+        "engine faults": report.faults,
+        "ticks that waited": report.waited,
+        "fallback decisions": report.fallback_decisions,
+        "lost records": report.lost_records,
+    }
+    times = {
+        "time in the loop": report.wall_s,
+        "start to first tick": report.startup_s,
+        "compiling": report.compile_s,
+    }
+    rows = [(name, number(value)) for name, value in counts.items()]
+    rows.append(("events/s", rate(report.events_per_s)))
+    return rows + [(name, duration(value * 1e6)) for name, value in times.items()]
 
 
-def _figures(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """A backtest's metrics; a nested mapping becomes one row per entry, in the same unit."""
-    rows = []
-    for key, value in figures.items():
-        if isinstance(value, Mapping):
-            rows += [(f"{label(key)} {name}", _metric(key, v)) for name, v in value.items()]
-        elif not isinstance(value, list):
-            rows.append((label(key), _metric(key, value)))
-    return rows
+def figure_rows(figures: BacktestFigures, inferences: int) -> list[tuple[str, str]]:
+    """(name, value) of what a strategy earned; `inferences` were charged."""
+    f, charged = figures, figures.inference_latency_us
+
+    def amount(value: float) -> str:
+        return _amount(value, f.currency)
+
+    def latency(name: str, value: float | None) -> str:
+        one_value = charged.p50 == charged.p99
+        return duration(value) if one_value or carries(inferences, name) else NONE
+
+    return [
+        ("PnL gross", amount(f.pnl_gross)),
+        ("fees", amount(f.fees)),
+        ("PnL net", amount(f.pnl_net)),
+        ("max drawdown", amount(f.max_drawdown)),
+        ("turnover", amount(f.turnover)),
+        ("Sharpe of 1 s marks", number(f.sharpe)),
+        ("Sharpe, annualised", number(f.sharpe_annual))
+        if f.seconds >= _DAY_S
+        else ("annualised (needs a day)", NONE),
+        ("orders filled", share(f.fill_ratio)),
+        ("hit rate of closing fills", f"{share(f.hit_rate)} of {number(f.closing_trades)}"),
+        ("orders", number(f.orders)),
+        ("fills", number(f.trades)),
+        ("maker fills", number(f.maker_trades)),
+        ("final position", f"{number(f.final_position)} lots"),
+        ("length of the data", duration(f.seconds * 1e6)),
+        ("inference charged, p50", latency("p50", charged.p50)),
+        ("inference charged, p99", latency("p99", charged.p99)),
+    ]
 
 
-def strategy_rows(report: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """(metric, one value per strategy), where a backtest ran several; else nothing."""
-    columns = [dict(_figures(f)) for f in report.get("backtest_by_strategy") or []]
-    if len(columns) < 2:
+def strategy_rows(report: Report) -> list[tuple[str, ...]]:
+    """A heading, then (name, one value per strategy) of what they earned; nothing for a run."""
+    several = report.backtest_by_strategy or []
+    if not several:
         return []
-    return [(name, *(column.get(name, "–") for column in columns)) for name in columns[0]]
+    columns = [figure_rows(figures, report.signals) for figures in several]
+    names = [name for name, _ in columns[0]]
+    values = [[value for _, value in column] for column in columns]
+    heading = ("result", *(f"{f.strategy} · {f.symbol}" for f in several))
+    return [heading, *zip(names, *values, strict=True)]
+
+
+def engine_rows(engine: EngineFacts) -> list[tuple[str, str]]:
+    """(name, value) of what an engine says of itself."""
+    rows = [("backend", " ".join(filter(None, (engine.backend, engine.version))))]
+    rows.append(("model", engine.model or ""))
+    rows.append(("model's SHA-256", engine.model_sha256 or ""))
+    if engine.threads is not None:
+        rows.append(("threads", number(engine.threads)))
+    if engine.split is not None:
+        rows.append(("off the path", _SPLIT.get(engine.split, engine.split)))
+    if engine.on_path_share is not None:
+        rows.append(("left on the path", f"{share(engine.on_path_share)} of the multiplications"))
+    if engine.split_error is not None:
+        rows.append(("split against whole", f"at most {number(engine.split_error)} relative"))
+    for way, value in (engine.rows_per_s or {}).items():
+        rows.append((f"sustains {_WAYS.get(way, way)}", f"{rate(value)} rows/s"))
+    if engine.waits is not None:
+        rows.append(("prepared on the path", f"{number(engine.waits)} rows"))
+    if engine.signal is not None:
+        rows.append(("always answers", " / ".join(map(number, engine.signal))))
+    rows += [(name.replace("_", " "), number(v)) for name, v in (engine.details or {}).items()]
+    return [(name, value) for name, value in rows if value]

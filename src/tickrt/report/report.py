@@ -1,61 +1,52 @@
-"""What a run or a backtest found out: one plain dict, `report.json`, and a page to look at.
+"""A report as files: `report.json`, and a page to look at.
 
 Entry points: `write_report(report, folder)` writes `report.json` and `report.html`;
-`load_report(path)`; `plain(value)` makes anything JSON;
-`table.print_report` prints it.
+`load_report(path)` reads and checks one; `to_json(report)` and `plain(value)` make JSON's types;
+`table.print_report` prints it. What is in it: `runtime.report_types`, `docs/report.md`.
 
-The report (`SCHEMA` = 1). Missing keys are allowed everywhere, extra ones are kept and shown:
-
-    kind            "run" | "backtest"          version       of tickrt
-    created         ISO time                    title         optional, shown on the page
-    symbols         [str]                       pace          "max" | "realtime" | "10x"
-    strategies      [str]                       data          path(s) of the event file
-    events rows signals orders cancels fills    counts (int); fills is how many, see fill_list
-    risk_rejects    {reason: count}             mode_changes  {"fallback": n, …}
-    latency_us      {stage: {count mean min p50 p90 p99 p999 max}}; stages: book, features, engine,
-                    decision, tick_to_order, and any other; from `histogram.percentiles`
-    latency_cdf     {stage: [[us, share], …]}   from `histogram.cdf`
-    floor           {"clock_read": {…}, "spin": {…}}  from `clock.floor`
-    engine          {backend, model, model_sha256, threads, …}
-    graphs          {model: SVG of its graph with the on-path part marked}
-    feature_hash    SHA-256 of the spec         spec          its name
-    wall_s          time in the loop            events_per_s  events / wall_s
-    compile_s       time to the first tick that compiling took      startup_s  all of it
-    machine         from `machine.machine_info`               config  the settings, as given
-    series          a list (or one) of {symbol, strategy, currency, t_ns, mid, p_up, p_down,
-                    position, equity, equity_gross}: lists of equal length ≤ 2000; null = no value
-    fill_list       [{t_ns, symbol, strategy, side (+1/-1), px, qty, maker (bool), fee}]
-    backtest        {metric: number}: pnl_gross, pnl_net, fees, sharpe, sharpe_annual,
-                    max_drawdown, turnover, fill_ratio, hit_rate, inference_latency_us, …
-    backtest_by_strategy  the same, one per strategy
-    notes           [str] printed under the table: what the reader must know
-
-Invariants: `report.json` is strict JSON (NaN and infinity become null), written atomically.
+Invariants: `report.json` is strict JSON (NaN and infinity become null), written atomically, and
+matches `docs/report.schema.json`; a file that does not match is refused with the path of what is
+wrong in it.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from tickrt.errors import DataError
+from tickrt.files import write_file
 from tickrt.report.html import render_html
+from tickrt.runtime.report_types import SCHEMA, Report
 
-__all__ = ["SCHEMA", "load_report", "plain", "write_report"]
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
-SCHEMA = 1
+__all__ = ["SCHEMA", "load_report", "plain", "to_json", "write_report"]
+
+_WORDS = {
+    "a valid integer": "an integer",
+    "a valid array": "a list",
+    "a valid ": "a ",
+}  # pydantic's
 
 
 def plain(value: Any) -> Any:
-    """`value` with only JSON's types: numpy becomes Python, NaN and infinity become None."""
+    """`value` with only JSON's types: numpy becomes Python, NaN and infinity become None.
+
+    A dataclass becomes a dict; fields that are at their default of None are left out.
+    """
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        items = [(field, getattr(value, field.name)) for field in dataclasses.fields(value)]
+        return {f.name: plain(v) for f, v in items if not (v is None and f.default is None)}
     if isinstance(value, np.ndarray):
         return plain(value.tolist())
     if isinstance(value, (list, tuple, set, frozenset)):
@@ -69,14 +60,12 @@ def plain(value: Any) -> Any:
     return str(value)
 
 
-def _write(path: Path, text: str) -> None:
-    """Write so that a reader never sees half of it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+def to_json(report: Report) -> dict[str, Any]:
+    """The report as `report.json` has it."""
+    return cast(dict[str, Any], plain(report))
 
 
-def write_report(report: Mapping[str, Any], folder: str | Path) -> tuple[Path, Path]:
+def write_report(report: Report, folder: str | Path) -> tuple[Path, Path]:
     """Write `report.json` and `report.html` into `folder` (made if missing).
 
     Returns:
@@ -84,26 +73,48 @@ def write_report(report: Mapping[str, Any], folder: str | Path) -> tuple[Path, P
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    clean = plain({"schema": SCHEMA, **report})
+    text = json.dumps(to_json(report), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
     json_path, html_path = folder / "report.json", folder / "report.html"
-    _write(json_path, json.dumps(clean, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
-    _write(html_path, render_html(clean))
+    write_file(json_path, [text.encode()])
+    write_file(html_path, [render_html(report).encode()])
     return json_path, html_path
 
 
-def load_report(path: str | Path) -> dict[str, Any]:
+def load_report(path: str | Path) -> Report:
     """Read a `report.json`, or the one in a folder.
 
     Raises:
-        DataError: there is none, or it is not one of ours.
+        DataError: there is none, or it is not one of ours; names the first value that is wrong,
+            as ``report.json: $.latency_us.book.p99: expected a number``.
     """
+    from pydantic import TypeAdapter, ValidationError
+
     path = Path(path)
     if path.is_dir():
         path = path / "report.json"
     try:
-        report = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        text = path.read_text(encoding="utf-8")
+        found = json.loads(text)
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: cannot read a report: {error}") from error
-    if not isinstance(report, dict) or report.get("schema") != SCHEMA:
+    schema = found.get("schema") if isinstance(found, dict) else None
+    if type(schema) is not int or schema != SCHEMA:
         raise DataError(f"{path}: not a report of schema {SCHEMA}: made by another version?")
-    return report
+    try:
+        return TypeAdapter(Report).validate_json(text)
+    except ValidationError as error:
+        problems = error.errors(include_url=False, include_context=False)
+        raise DataError(f"{path}: {_problem(problems[0])}") from None
+
+
+def _problem(error: ErrorDetails) -> str:
+    """``$.engines[0].threads: expected an integer``."""
+    where = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in error["loc"])
+    if error["type"] == "missing":
+        return f"${where}: missing: made by another version?"
+    if error["type"] == "unexpected_keyword_argument":
+        return f"${where}: unknown key: made by another version?"
+    text = error["msg"].replace("Input should be", "expected")
+    for theirs, ours in _WORDS.items():
+        text = text.replace(theirs, ours)
+    return f"${where}: {text}"

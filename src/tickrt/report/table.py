@@ -1,12 +1,11 @@
 """The report in the terminal.
 
-Entry point: `print_report(report, console)`.
+Entry point: `print_report(report, console)`: what it cost, what was assumed, what went wrong.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.padding import Padding
@@ -14,74 +13,87 @@ from rich.table import Table
 from rich.text import Text
 
 from tickrt.report.charts import ordered_stages, stage_name
-from tickrt.report.format import metric_rows, number, strategy_rows
-from tickrt.report.svg import duration
+from tickrt.report.format import PERCENTILES, count_rows, number, percentile, strategy_rows, too_few
+from tickrt.report.summary import assumed, went_wrong
+from tickrt.runtime.report_types import LatencySummary, Report
 
 __all__ = ["print_report"]
 
+_SHOWN = ("p50", "p99", "p999")
 
-def print_report(report: Mapping[str, Any], console: Console) -> None:
-    """Print latency by stage, what happened, and what risk refused."""
+
+def print_report(report: Report, console: Console) -> None:
+    """Print latency by stage, what happened and what it earned, assumptions, and troubles."""
     console.print(_heading(report))
-    latency = report.get("latency_us") or {}
-    if ordered_stages(latency):
-        console.print(Padding(_latency(latency), (1, 0, 0, 2)))
+    if ordered_stages(report.latency_us):
+        console.print(Padding(_latency(report.latency_us), (1, 0, 0, 2)))
+        shown = [report.latency_us[stage] for stage in ordered_stages(report.latency_us)]
+        if too_few(shown):
+            console.print(Text(f"  {too_few(shown)}", style="dim"))
     console.print(Padding(_outcome(report), (1, 0, 0, 2)))
-    if strategy_rows(report):
-        console.print(Padding(_by_strategy(report), (1, 0, 0, 2)))
-    for note in report.get("notes") or []:
-        console.print(Text(f"  note: {note}", style="yellow"))
+    _sentences(console, "what was assumed", assumed(report), "")
+    troubles = went_wrong(report)
+    _sentences(console, "what went wrong", troubles or ["nothing"], "yellow" if troubles else "")
 
 
-def _heading(report: Mapping[str, Any]) -> Text:
-    engine = report.get("engine") or {}
-    kind = str(report.get("kind", "run"))
-    parts = [", ".join(map(str, report.get("symbols") or []))]
-    parts += [str(v) for v in (engine.get("model"), engine.get("backend"), report.get("spec")) if v]
-    line = Text(f"{kind} ", style="bold")
-    return line.append(" · ".join(p for p in parts if p), style="cyan")
+def _sentences(console: Console, heading: str, sentences: Sequence[str], style: str) -> None:
+    console.print(Text(f"\n  {heading}", style="dim"))
+    for sentence in sentences:
+        console.print(Padding(Text(sentence, style=style), (0, 0, 0, 4)))
 
 
-def _latency(latency: Mapping[str, Mapping[str, Any]]) -> Table:
+def _heading(report: Report) -> Text:
+    engine = report.engine
+    parts = [", ".join(report.symbols), engine.model or "", engine.backend, report.spec]
+    line = Text(f"{report.kind} ", style="bold")
+    return line.append(" · ".join(part for part in parts if part), style="cyan")
+
+
+def _table(*headings: str) -> Table:
+    """A plain table; the first column to the left, the others to the right."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("latency")
-    for name in ("count", "p50", "p99", "p99.9", "max"):
-        table.add_column(name, justify="right")
+    for i, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if i else "left")
+    return table
+
+
+def _latency(latency: Mapping[str, LatencySummary]) -> Table:
+    table = _table("latency", "count", *(PERCENTILES[name] for name in _SHOWN), "max")
     for stage in ordered_stages(latency):
-        numbers = latency[stage]
+        summary = latency[stage]
         table.add_row(
             stage_name(stage),
-            number(numbers.get("count")),
-            *(duration(numbers.get(n)) for n in ("p50", "p99", "p999", "max")),
+            number(summary.count),
+            *(percentile(summary, name) for name in (*_SHOWN, "max")),
             style="bold" if stage == "tick_to_order" else None,
         )
     return table
 
 
-def _outcome(report: Mapping[str, Any]) -> Table:
-    """Counts and metrics on the left, risk rejects on the right."""
-    rows = metric_rows(report)
-    rejects = sorted((report.get("risk_rejects") or {}).items(), key=lambda item: -item[1])
-    refused = [(r.replace("_", " ").lower(), number(n)) for r, n in rejects if n]
-    refused = refused or [("nothing", "")]
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for heading, justify in (("what happened", "left"), ("", "right"), ("refused by risk", "left")):
-        table.add_column(heading, justify="right" if justify == "right" else "left")
-    table.add_column("", justify="right")
-    for i in range(max(len(rows), len(refused))):
-        left = rows[i] if i < len(rows) else ("", "")
-        right = refused[i] if i < len(refused) else ("", "")
-        table.add_row(*left, *right)
-    return table
+def _outcome(report: Report) -> Table:
+    """Counts and times; after a backtest what was earned, beside or below them."""
+    counts = _table("what happened", "")
+    for name, value in count_rows(report):
+        counts.add_row(name, value)
+    results = _results(report)
+    if results is None:
+        return counts
+    layout = Table.grid(padding=(0, 2, 0, 0))
+    if len(report.strategies) == 1:
+        layout.add_row(counts, results)
+    else:
+        layout.add_row(counts)
+        layout.add_row()
+        layout.add_row(results)
+    return layout
 
 
-def _by_strategy(report: Mapping[str, Any]) -> Table:
-    """A backtest's metrics, one column per strategy."""
+def _results(report: Report) -> Table | None:
+    """What each strategy earned; None for a run."""
     rows = strategy_rows(report)
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("by strategy")
-    for _ in rows[0][1:]:
-        table.add_column(justify="right")
-    for row in rows:
+    if not rows:
+        return None
+    table = _table(*rows[0])
+    for row in rows[1:]:
         table.add_row(*row)
     return table

@@ -5,27 +5,23 @@ Entry point: `LoopRun`, the base of `runtime.session.Session` and `backtest.run.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
-from typing import Any, Self
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tickrt import __version__
 from tickrt.compile import codes
-from tickrt.compile.jit import JIT
 from tickrt.config import SessionConfig
 from tickrt.errors import EngineError, raise_code
 from tickrt.execution.gateways.gateway import GatewayLike, GatewayMaker
 from tickrt.market.instrument import Instrument
 from tickrt.memory.ring import FeedView
-from tickrt.observe.clock import ticks_per_ns
-from tickrt.observe.machine import machine_info
 from tickrt.runtime.assembly import assemble
 from tickrt.runtime.lifecycle import Companion, Ended, Progress, run_to_end
 from tickrt.runtime.recorder import Recorder
-from tickrt.runtime.results import counter, loop_report
+from tickrt.runtime.report_types import Report
+from tickrt.runtime.results import Ran, counter, loop_report
 
 __all__ = ["LoopRun"]
 
@@ -113,29 +109,30 @@ class LoopRun:
         """What each decision was made on, in order: `SIGNAL_DTYPE`."""
         return self.records(codes.RECORD_SIGNAL)
 
-    def report_of(self, kind: str, ended: Ended) -> dict[str, Any]:
-        """The report's keys that a run and a backtest share, in two halves around the rest."""
-        report = loop_report(self.assembly, self.recorder, self.markets, ticks_per_ns())
-        if ended.interrupted:
-            report["notes"].append(
-                f"interrupted by {ended.interrupted}: this covers what was done until then"
-            )
-        if not JIT:
-            report["notes"].append("NUMBA_DISABLE_JIT is set: the times are those of plain Python")
-        wall_s = ended.wall_s
-        return {
-            "kind": kind,
-            "version": __version__,
-            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "data": [str(path) for path in self.config.data],
-            **report,
-            "interrupted": ended.interrupted,
-            "wall_s": wall_s,
-            "events_per_s": report["events"] / wall_s if wall_s > 0 else 0.0,
-            "compile_s": self.compile_s,
-            "startup_s": self.startup_s,
-            "machine": machine_info(),
-        }
+    def report_of(
+        self,
+        kind: Literal["run", "backtest"],
+        ended: Ended,
+        *,
+        pace: str,
+        config: Mapping[str, Any],
+        floor: Mapping[str, Mapping[str, float]] | None = None,
+        notes: Sequence[str] = (),
+    ) -> Report:
+        """The report of what was played; see `results.Ran` for the arguments."""
+        ran = Ran(
+            kind=kind,
+            data=[str(path) for path in self.config.data],
+            pace=pace,
+            wall_s=ended.wall_s,
+            compile_s=self.compile_s,
+            startup_s=self.startup_s,
+            config=config,
+            floor=floor,
+            interrupted=ended.interrupted,
+            notes=notes,
+        )
+        return loop_report(self.assembly, self.recorder, self.markets, ran)
 
     def close(self) -> None:
         """Release the engines, the gateway and what was kept."""

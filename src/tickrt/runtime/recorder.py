@@ -6,7 +6,8 @@ loop has ended. It reads in a thread of its own, without the GIL, 2¹⁵ records
 
 Invariants: memory does not grow with the session: each strategy's signals are thinned while they
 come (at `2 · SERIES` every second one is dropped, and only every second, fourth, … one is taken
-from there on; the newest is always held), and the first `FILLS` fills are held. With `keep` every record
+from there on; the newest is always held), and the first `FILLS` fills are held. With `keep` every
+record
 also goes to a temporary file, which has no name and is gone with the recorder.
 """
 

@@ -1,6 +1,6 @@
 """A session: load, build, compile, run the hot loop in a thread of its own, report.
 
-Entry point: ``Session(config).run(progress)`` → the report.
+Entry point: ``Session(config).run(progress)`` → the `Report`.
 
 The hot thread holds no GIL; the calling thread only reads counters, every 50 ms, for the progress
 bar. SIGINT and SIGTERM stop the loop after the batch in hand; the report then covers what was done.
@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
-from tickrt.config import SessionConfig
+from tickrt.config import SessionConfig, pace_text
 from tickrt.execution.gateways.gateway import GatewayLike, GatewayMaker
 from tickrt.market.event_file import EventFile, instruments_of, load_events, merge_events
 from tickrt.market.instrument import Instrument
@@ -25,6 +24,7 @@ from tickrt.observe.kernels import read_clock
 from tickrt.runtime.lifecycle import Progress
 from tickrt.runtime.loop.loop_kernels import Pace, run
 from tickrt.runtime.loop_run import LoopRun
+from tickrt.runtime.report_types import Report
 
 __all__ = ["Session"]
 
@@ -81,7 +81,7 @@ class Session(LoopRun):
             1, now + lead, int(self.events["local_ts"][0]), ticks_per_ns() / self.config.pace
         )
 
-    def run(self, progress: Progress | None = None) -> dict[str, Any]:
+    def run(self, progress: Progress | None = None) -> Report:
         """Run to the end of the feed and report.
 
         Args:
@@ -94,14 +94,10 @@ class Session(LoopRun):
         ended = self.play(
             lambda: int(run(self.feed, loop, self._pace())), len(self.events), progress
         )
-        return {
-            **self.report_of("run", ended),
-            "pace": pace_text(self.config.pace),
-            "floor": floor(),
-            "config": self.config.model_dump(mode="json"),
-        }
-
-
-def pace_text(pace: float) -> str:
-    """``max``, ``realtime`` or ``10x``."""
-    return {0.0: "max", 1.0: "realtime"}.get(pace, f"{pace:g}x")
+        return self.report_of(
+            "run",
+            ended,
+            pace=pace_text(self.config.pace),
+            config=self.config.model_dump(mode="json"),
+            floor=floor(),
+        )

@@ -19,7 +19,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from tickrt.feature.normalise import Mirror
+from tickrt.feature.normalise import Mirror, mirror_of
+from tickrt.feature.spec import FeatureSpec
 from tickrt.training.dataset import F4, I8
 from tickrt.training.evaluate import batches, metrics
 
@@ -109,10 +110,8 @@ def fit(
     rows: F4,
     labels: I8,
     parts: tuple[I8, I8],
-    window: int,
     recipe: Recipe,
-    mirror: Mirror | None,
-    names: tuple[str, ...],
+    spec: FeatureSpec,
     seed: int,
     progress: Callable[[int, dict[str, Any]], None],
 ) -> tuple[Network, list[dict[str, Any]]]:
@@ -122,9 +121,8 @@ def fit(
         rows: float32 [N, F], normalised.
         labels: int64 [N]; −1 where there is none.
         parts: samples of the training and of the validation part.
-        window: T.
-        mirror: exchange bid and ask of half of the chunks, or None.
-        names: of the columns.
+        spec: of the rows: the window, the columns, and their mirror (bid and ask of half of the
+            chunks are exchanged, where the spec has one).
         seed: of everything that is drawn.
         progress: called after each epoch with its number and figures.
 
@@ -133,7 +131,8 @@ def fit(
     """
     torch.manual_seed(seed)
     generator = np.random.default_rng(seed)
-    network = Network(gain(names, recipe.depth_decay), recipe)
+    window, mirror = spec.window, mirror_of(spec)
+    network = Network(gain(spec.names, recipe.depth_decay), recipe)
     optimiser = torch.optim.AdamW(
         network.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay
     )

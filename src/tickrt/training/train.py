@@ -81,10 +81,8 @@ def train(
             normalised(session.rows, spec),
             session.labels,
             (split.train, split.validation),
-            spec.window,
             recipe,
-            mirror,
-            spec.names,
+            spec,
             seed,
             progress,
         )

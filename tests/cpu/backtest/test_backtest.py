@@ -163,7 +163,7 @@ def test_measured_times_are_charged_and_noted(tmp_path: Path) -> None:
         report = made.run()
         assert len(made.charged_ns()) == 16  # the batch that ends the data is not decided on
         assert all(made.charged_ns() > 0)
-        assert report["config"]["inference_latency"] == "measured in this backtest"
+        assert report.config["inference_latency"] == "measured in this backtest"
 
 
 def sells(lots: float, tick: int = BID) -> Change:
@@ -239,13 +239,13 @@ def test_our_account_is_the_venues(tmp_path: Path, symbol: str) -> None:
         raw = ctypes.string_at(address, state_values_dtype.itemsize)
         theirs = np.frombuffer(raw, state_values_dtype)[0]
         st = made.assembly.loop.strategies
-        assert report["fills"] > 50
+        assert report.fills > 50
         assert theirs["position"] == pytest.approx(st.position[0] * KNOWN[symbol].lot_size)
         sign = -1 if KNOWN[symbol].inverse else 1  # hftbacktest's inverse balance is negated
         assert theirs["balance"] == pytest.approx(sign * st.cash[0])
         assert theirs["fee"] == pytest.approx(st.fees[0])
         assert theirs["trading_value"] == pytest.approx(st.turnover[0])
-        assert theirs["num_trades"] == report["fills"]
+        assert theirs["num_trades"] == report.fills
 
 
 def test_marks_are_taken_each_second_and_at_the_end(tmp_path: Path) -> None:
@@ -266,11 +266,11 @@ def test_several_strategies_have_accounts_of_their_own(tmp_path: Path) -> None:
     free = InferenceLatency.constant(0)
     report = run_backtest(both, latency=free)
     alone = run_backtest(config(tmp_path, data, MAKER), latency=free)
-    figures = report["backtest_by_strategy"]
-    assert [f["strategy"] for f in figures] == ["s0", "s1"]
-    assert figures[1]["pnl_net"] == alone["backtest"]["pnl_net"]
-    assert figures[1]["trades"] == alone["backtest"]["trades"]
-    assert figures[0]["trades"] > 0
+    figures = report.backtest_by_strategy
+    assert [f.strategy for f in figures] == ["s0", "s1"]
+    assert figures[1].pnl_net == alone.backtest.pnl_net
+    assert figures[1].trades == alone.backtest.trades
+    assert figures[0].trades > 0
 
 
 def test_the_report_can_be_written(tmp_path: Path) -> None:
@@ -279,9 +279,9 @@ def test_the_report_can_be_written(tmp_path: Path) -> None:
     report = run_backtest(
         config(tmp_path, data, TAKER), progress=lambda done, of: seen.append((done, of))
     )
-    assert report["kind"] == "backtest"
-    assert report["backtest"]["currency"] == "quote"
-    assert len(report["series"][0]["equity_gross"]) == len(report["series"][0]["equity"])
+    assert report.kind == "backtest"
+    assert report.backtest.currency == "quote"
+    assert len(report.series[0].equity_gross) == len(report.series[0].equity)
     assert seen[-1][0] == seen[-1][1] == len(np.load(data)["data"])
     write_report(report, tmp_path / "out")
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from helpers.reports import make_report
 from tickrt.backtest.latency import InferenceLatency
-from tickrt.errors import ConfigError
+from tickrt.config import HftbacktestSettings
+from tickrt.errors import ConfigError, DataError
+from tickrt.report.report import write_report
 
 
 def test_constant_and_per_row_keep_their_times() -> None:
@@ -32,7 +36,7 @@ def test_a_distribution_is_drawn_from_in_its_shares() -> None:
 
 
 def test_a_report_of_a_run_can_be_charged() -> None:
-    report = {"latency_cdf": {"tick_to_decision": [(4.0, 1.0)], "book": [(0.1, 1.0)]}}
+    report = make_report(latency_cdf={"tick_to_decision": [(4.0, 1.0)], "book": [(0.1, 1.0)]})
     assert set(InferenceLatency.from_report(report).samples_ns.tolist()) == {4000}
     with pytest.raises(ConfigError, match="no latency of stage 'engine'; it has tick_to_decision"):
         InferenceLatency.from_report(report, "engine")
@@ -48,3 +52,19 @@ def test_impossible_times_are_refused(times: Any) -> None:
 def test_impossible_distributions_are_refused(points: Any) -> None:
     with pytest.raises(ConfigError, match="inference latency"):
         InferenceLatency.from_cdf(points)
+
+
+def test_a_gateway_says_what_is_charged(tmp_path: Path) -> None:
+    assert InferenceLatency.configured(None).measure
+    assert InferenceLatency.configured(HftbacktestSettings()).measure
+    constant = HftbacktestSettings(inference_latency_us=1.5)
+    assert list(InferenceLatency.configured(constant).samples_ns) == [1500]
+    write_report(make_report(latency_cdf={"tick_to_decision": [[4.0, 1.0]]}), tmp_path)
+    for path in (tmp_path, tmp_path / "report.json"):
+        gateway = HftbacktestSettings(inference_latency_report=path)
+        assert set(InferenceLatency.configured(gateway).samples_ns.tolist()) == {4000}
+    for wrong in ("{", None):
+        path = tmp_path / "broken.json"
+        path.write_text(wrong) if wrong else path.unlink()
+        with pytest.raises(DataError, match=r"broken\.json: cannot read a report"):
+            InferenceLatency.configured(HftbacktestSettings(inference_latency_report=path))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -81,12 +82,10 @@ def test_all_figures_together() -> None:
             [7.0, 1.0, 1, 110.0],  # the end, not on a whole second
         ]
     )
-    figures = measure(
-        marks, made, LINEAR, orders=3, order_lots=4, turnover=310.0, seconds=3.5
-    ).to_dict()
+    figures = measure(marks, made, LINEAR, orders=3, order_lots=4, turnover=310.0, seconds=3.5)
     ratio = sharpe(np.array([0.0, -0.5, 4.0, 2.0]))
     assert ratio is not None
-    assert figures == {
+    assert asdict(figures) == {
         "pnl_gross": 8.0,
         "pnl_net": 7.0,
         "fees": 1.0,

@@ -7,13 +7,14 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+import typer
 
-from helpers.sessions import market_file, tiny_model, tiny_spec
-from tickrt.cli import main
+from helpers.commands import Result
+from helpers.sessions import market_file
+from tickrt.cli.app import app
 from tickrt.errors import ConfigError
 from tickrt.market.event_file import load_events
 from tickrt.market.instrument import KNOWN
@@ -21,57 +22,14 @@ from tickrt.risk.limits import RiskLimits
 from tickrt.strategy.params import MakerParams, TakerParams
 
 COMMANDS = [
-    ["demo"],
-    ["run"],
-    ["backtest"],
-    ["models"],
-    ["data", "convert"],
-    ["data", "info"],
-    ["data", "simulate"],
-    ["data", "verify"],
-    ["bench", "pipeline"],
-    ["bench", "split"],
-    ["split"],
+    [name] if isinstance(command, typer.core.TyperCommand) else [name, verb]
+    for name, command in typer.main.get_command(app).commands.items()
+    for verb in getattr(command, "commands", [""])
 ]
 STAGES = ("tick_to_order", "book", "features", "engine", "decision")
 
 
-class Result(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-    def json(self) -> Any:
-        assert self.code == 0, self.err
-        assert self.err == ""
-        return json.loads(self.out, parse_constant=pytest.fail)
-
-
 Tickrt = Callable[..., Result]
-
-
-@pytest.fixture
-def tickrt(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Tickrt:
-    """Runs ``tickrt`` in this process, on a terminal of 100 columns."""
-    monkeypatch.setenv("COLUMNS", "100")
-    monkeypatch.setenv("TERMINAL_WIDTH", "100")
-    monkeypatch.setenv("NO_COLOR", "1")
-
-    def call(*arguments: object) -> Result:
-        code = main([str(a) for a in arguments])
-        return Result(code, *capsys.readouterr())
-
-    return call
-
-
-@pytest.fixture(scope="module")
-def session(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with an event file, a spec and a model that fits it."""
-    folder = tmp_path_factory.mktemp("session")
-    market_file(folder / "btc.npz", 300)
-    spec = tiny_spec(folder)
-    tiny_model(spec, folder / "tiny.onnx")
-    return folder
 
 
 def arguments(session: Path, out: Path) -> list[object]:
@@ -123,7 +81,7 @@ def test_run_prints_what_was_promised_as_json(
 def test_run_prints_a_table(tickrt: Tickrt, session: Path, tmp_path: Path) -> None:
     result = tickrt("run", *arguments(session, tmp_path / "out"))
     assert result.code == 0
-    for text in ("tick-to-order", "BTCUSDT", "refused by risk", "report.html"):
+    for text in ("tick-to-order", "BTCUSDT", "what was assumed", "what went wrong", "report.html"):
         assert text in result.out
 
 
@@ -172,7 +130,7 @@ def test_a_file_of_hftbacktests_own_plays_as_the_symbol_named(
     report = tickrt(command, *given, "--symbol", "BTCUSDT").json()
     assert report["symbols"] == ["BTCUSDT"]
     assert report["rows"] > 0
-    refused = tickrt(command, *given)
+    refused = tickrt(command, *given, "--force")
     assert refused.code == 2
     assert "foreign.npz" in refused.err
     assert "--symbol" in refused.err
@@ -198,6 +156,7 @@ def test_risk_limits_reach_the_risk_checks(tickrt: Tickrt, session: Path, tmp_pa
         (["--param", "enter_threshold=7"], "enter_threshold"),
         (["--risk", "max_messages=0"], "max_messages"),
         (["--pace", "fast"], "--pace"),
+        (["--strategy", "poet"], "--strategy"),
         (["--pin", "4095"], "4095"),
     ],
 )
@@ -235,8 +194,8 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_work(
     command: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("tickrt.runtime.session.Session.run", pytest.fail)
-    monkeypatch.setattr("tickrt.backtest.run.Backtest.run", pytest.fail)
+    monkeypatch.setattr("tickrt.runtime.session.Session.__init__", pytest.fail)
+    monkeypatch.setattr("tickrt.backtest.run.Backtest.__init__", pytest.fail)
     (tmp_path / "file").write_text("in the way")
     for out in (tmp_path / "file", tmp_path / "file" / "below"):
         result = tickrt(command, *arguments(session, out))
@@ -285,13 +244,14 @@ def test_simulated_data_is_the_same_for_the_same_seed(tickrt: Tickrt, tmp_path: 
 
 
 def test_models_are_listed_and_described(tickrt: Tickrt) -> None:
-    listed = tickrt("models", "--json").json()
+    listed = tickrt("model", "list", "--json").json()
     assert "seed_lstm" in [model["name"] for model in listed]
     for model in listed:
         assert re.fullmatch(r"[0-9a-f]{64}", model["sha256"])
-        assert tickrt("models", model["name"]).code == 0
-        assert model["name"] in tickrt("models").out
-    assert tickrt("models", "nowhere").code == 2
+        assert tickrt("model", "show", model["name"]).code == 0
+        assert tickrt("model", "show", model["name"], "--json").json() == model
+        assert model["name"] in tickrt("model", "list").out
+    assert tickrt("model", "show", "nowhere").code == 2
 
 
 def test_demo_goes_from_nothing_to_two_reports(tickrt: Tickrt, tmp_path: Path) -> None:

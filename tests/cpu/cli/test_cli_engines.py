@@ -1,45 +1,17 @@
-"""``tickrt build | inspect | diff | keys | registry | rebuild | verify-on-target`` as typed."""
+"""``tickrt build | bundle | keys | registry`` as typed."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pytest
 
+from helpers.commands import Result
 from helpers.sessions import market_file, tiny_model, tiny_spec
-from tickrt.cli import main
 
-
-class Result(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-    def json(self) -> Any:
-        assert self.code == 0, self.err
-        return json.loads(self.out, parse_constant=pytest.fail)
-
-
-class Shell:
-    """Runs ``tickrt`` in this process."""
-
-    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
-        self._capsys = capsys
-
-    def __call__(self, *arguments: object) -> Result:
-        code = main([str(a) for a in arguments])
-        return Result(code, *self._capsys.readouterr())
-
-
-@pytest.fixture
-def tickrt(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Shell:
-    for name in ("TICKRT_TRUST", "TICKRT_KEY", "TICKRT_SIGN", "TICKRT_REGISTRY"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("COLUMNS", "160")
-    monkeypatch.setenv("NO_COLOR", "1")
-    return Shell(capsys)
+Tickrt = Callable[..., Result]
 
 
 @pytest.fixture
@@ -50,25 +22,7 @@ def model(tmp_path: Path) -> Path:
 BACKEND = ("--backend", "onnxruntime")
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        ["build"],
-        ["inspect"],
-        ["diff"],
-        ["verify-on-target"],
-        ["rebuild"],
-        ["keys", "new"],
-        *(["registry", c] for c in ("add", "list", "promote", "rollback", "history", "gc")),
-    ],
-)
-def test_help(tickrt: Shell, command: list[str]) -> None:
-    result = tickrt(*command, "--help")
-    assert result.code == 0
-    assert "--json" in result.out
-
-
-def test_from_keys_to_a_promoted_bundle(tickrt: Shell, model: Path, tmp_path: Path) -> None:
+def test_from_keys_to_a_promoted_bundle(tickrt: Tickrt, model: Path, tmp_path: Path) -> None:
     made = tickrt("keys", "new", tmp_path / "k", "--json").json()
     first, second = tmp_path / "a.bundle", tmp_path / "b.bundle"
     signed = ("--sign", f"file:{made['private']}")
@@ -78,18 +32,18 @@ def test_from_keys_to_a_promoted_bundle(tickrt: Shell, model: Path, tmp_path: Pa
     assert built["signed"] is True
     sealed = ("--encrypt", made["aes"], "--precision", "fp16")
     assert tickrt("build", model, "-o", second, *BACKEND, *signed, *sealed).code == 0
-    shown = tickrt("inspect", second, "--json").json()
+    shown = tickrt("bundle", "inspect", second, "--json").json()
     assert shown["signed_by"] == made["key_id"]
     assert shown["manifest"]["precision"] == "fp16"
-    checked = tickrt("inspect", second, "--verify", *trust, "--key", made["aes"], "--json").json()
+    checked = tickrt("bundle", "verify", second, *trust, "--key", made["aes"], "--json").json()
     assert {check["result"] for check in checked["checks"]} == {"ok"}
-    table = tickrt("inspect", second, "--layers")
+    table = tickrt("bundle", "inspect", second, "--layers")
     assert "probabilities" in table.out
     assert "float32 [" in table.out
-    differs = tickrt("diff", first, second, "--json")
+    differs = tickrt("bundle", "diff", first, second, "--json")
     assert differs.code == 1
     assert "manifest.precision" in {entry["field"] for entry in json.loads(differs.out)}
-    assert tickrt("diff", first, first).out.strip() == "no difference"
+    assert tickrt("bundle", "diff", first, first).out.strip() == "no difference"
 
     root = ("--registry", tmp_path / "reg")
     digests = [
@@ -113,7 +67,7 @@ def test_from_keys_to_a_promoted_bundle(tickrt: Shell, model: Path, tmp_path: Pa
     assert dropped["dropped"] == [digests[1]]
 
 
-def test_what_is_refused(tickrt: Shell, model: Path, tmp_path: Path) -> None:
+def test_what_is_refused(tickrt: Tickrt, model: Path, tmp_path: Path) -> None:
     out = tmp_path / "x.bundle"
     secret = "c2VjcmV0LXNlY3JldC1zZWNyZXQ"
     broken = tmp_path / "broken.onnx"
@@ -126,15 +80,15 @@ def test_what_is_refused(tickrt: Shell, model: Path, tmp_path: Path) -> None:
         (["build", model, "-o", out, *BACKEND, "--precision", "int8"], "--calibrate"),
         (["build", model, "-o", out, *BACKEND, "--sign", secret], "file:PATH"),
         (["build", model, "-o", out, *BACKEND, "--keep", "nothing", "--precision", "fp16"], "near"),
-        (["inspect", model], "not a tickrt bundle"),
+        (["bundle", "inspect", model], "not a tickrt bundle"),
         (["registry", "list", "--registry", tmp_path / "none"], "no registry"),
-        (["rebuild", "--watch", tmp_path / "none"], "no such folder"),
-        (["rebuild", "--watch", tmp_path, "--once", "--registry", tmp_path / "r2"], "--trust"),
+        (["registry", "watch", tmp_path / "none"], "no such folder"),
+        (["registry", "watch", tmp_path, "--once", "--registry", tmp_path / "r2"], "--trust"),
         (["split", old], "UFF"),
         (["split", broken], "not a readable ONNX model"),
         (["bench", "split", broken], "not a readable ONNX model"),
         (["build", model, "-o", out, *BACKEND, "--profile", "rows=1:1:8"], "TensorRT only"),
-        (["build", model, "-o", out, *BACKEND, "--sparse"], "--sparse"),
+        (["build", model, "-o", out, *BACKEND, "--sparse-weights"], "--sparse-weights"),
     ):
         result = tickrt(*arguments)
         assert result.code == 2, arguments
@@ -147,7 +101,7 @@ def test_what_is_refused(tickrt: Shell, model: Path, tmp_path: Path) -> None:
     assert "--allow-unsigned" in refused.err
 
 
-def test_calibration_and_parity_on_real_rows(tickrt: Shell, tmp_path: Path) -> None:
+def test_calibration_and_parity_on_real_rows(tickrt: Tickrt, tmp_path: Path) -> None:
     model = tiny_model(tiny_spec(tmp_path), tmp_path / "tiny.onnx")
     (spec,) = tmp_path.glob("*.toml")
     events = market_file(tmp_path / "events.npz", 200)
@@ -158,21 +112,55 @@ def test_calibration_and_parity_on_real_rows(tickrt: Shell, tmp_path: Path) -> N
         "--samples", 32, "--keep", "softmax", "--tolerance", 0.5, "--json",
     ).json()  # fmt: skip
     assert built["parity"]["data"] == "events.npz"
-    manifest = tickrt("inspect", out, "--json").json()["manifest"]
+    manifest = tickrt("bundle", "inspect", out, "--json").json()["manifest"]
     assert manifest["calibration"]["method"] == "percentile"
     assert manifest["calibration"]["samples"] == 32
     parity = tickrt(
-        "verify-on-target", out, "-d", events, "--spec", spec, "--allow-unsigned", "-o", again,
-        "--json",
-    ).json()  # fmt: skip
+        "bundle", "verify", out, "--parity", "-d", events, "--spec", spec, "--allow-unsigned",
+        "-o", again, "--json",
+    ).json()["parity"]  # fmt: skip
     assert parity["status"] == "passed"
-    rebuild = ("build", "--rebuild", out, "-o", again, *BACKEND, *rows, "--json")
+    rebuild = ("build", "--rebuild", out, "-o", again, "--force", *BACKEND, *rows, "--json")
     assert "--allow-unsigned" in tickrt(*rebuild).err
     rebuilt = tickrt(*rebuild, "--allow-unsigned").json()
     assert rebuilt["precision"] == "int8"
 
 
-def test_what_was_encrypted_stays_encrypted(tickrt: Shell, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("option", "named"),
+    [
+        (["--precision", "fp16"], "--precision"),
+        (["--profile", "rows=1:1:8"], "--profile"),
+        (["--memory-pool-limit", 64], "--memory-pool-limit"),
+        (["--builder-optimization-level", 3], "--builder-optimization-level"),
+        (["--no-split"], "--split"),
+        (["--samples", 9, "--keep", "softmax"], "--keep, --samples"),
+    ],
+)
+def test_a_rebuild_refuses_what_it_would_ignore(
+    tickrt: Tickrt, model: Path, tmp_path: Path, option: list[object], named: str
+) -> None:
+    out, again = tmp_path / "x.bundle", tmp_path / "y.bundle"
+    assert tickrt("build", model, "-o", out, *BACKEND).code == 0
+    result = tickrt("build", "--rebuild", out, "-o", again, *BACKEND, "--allow-unsigned", *option)
+    assert result.code == 2
+    assert f"{named}: a rebuild takes" in result.err
+    assert not again.exists()
+
+
+def test_verify_asks_for_what_parity_needs(tickrt: Tickrt, model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "x.bundle"
+    assert tickrt("build", model, "-o", out, *BACKEND).code == 0
+    for wrong in (["--parity"], ["--data", "x.npz"], ["-o", "y.bundle"]):
+        result = tickrt("bundle", "verify", out, "--allow-unsigned", *wrong)
+        assert result.code == 2
+        assert "--parity" in result.err
+    checked = tickrt("bundle", "verify", out, "--allow-unsigned")
+    assert checked.code == 0
+    assert "payload" in checked.out
+
+
+def test_what_was_encrypted_stays_encrypted(tickrt: Tickrt, tmp_path: Path) -> None:
     model = tiny_model(tiny_spec(tmp_path), tmp_path / "tiny.onnx")
     (spec,) = tmp_path.glob("*.toml")
     events = market_file(tmp_path / "events.npz", 200)
@@ -180,20 +168,22 @@ def test_what_was_encrypted_stays_encrypted(tickrt: Shell, tmp_path: Path) -> No
     first, second, third = (tmp_path / f"{name}.bundle" for name in "abc")
     assert tickrt("build", model, "-o", first, *BACKEND, "--encrypt", made["aes"]).code == 0
     key = ("--key", made["aes"], "--allow-unsigned")
-    on_target = tickrt("verify-on-target", first, "-d", events, "--spec", spec, "-o", second, *key)
+    on_target = tickrt(
+        "bundle", "verify", first, "--parity", "-d", events, "--spec", spec, "-o", second, *key
+    )
     assert on_target.code == 0, on_target.err
     assert tickrt("build", "--rebuild", second, "-o", third, *BACKEND, *key).code == 0
     for bundle in (first, second, third):
-        assert tickrt("inspect", bundle, "--json").json()["encrypted"] is True
+        assert tickrt("bundle", "inspect", bundle, "--json").json()["encrypted"] is True
 
 
-def test_rebuild_once(tickrt: Shell, model: Path, tmp_path: Path) -> None:
+def test_watch_once(tickrt: Tickrt, model: Path, tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
     (folder / "good.onnx").write_bytes(model.read_bytes())
     (folder / "bad.onnx").write_bytes(b"bad")
     result = tickrt(
-        "rebuild", "--watch", folder, "--once", "--registry", tmp_path / "reg", "--allow-unsigned",
+        "registry", "watch", folder, "--once", "--registry", tmp_path / "reg", "--allow-unsigned",
         "--json", "--", *BACKEND, "--precision", "fp16",
     )  # fmt: skip
     lines = [json.loads(line) for line in result.out.splitlines()]

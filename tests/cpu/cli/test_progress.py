@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -59,3 +60,41 @@ def test_nothing_is_shown_when_quiet_or_without_a_terminal(
     with progress.bar("a", quiet) as report, progress.working("b", quiet):
         progress.share(report)(0.5)
     assert screen.getvalue() == ""
+
+
+def test_an_estimate_fills_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = terminal(monkeypatch, Terminal())
+    with progress.working("compiling", about_s=0.001):
+        deadline = time.monotonic() + 10
+        while "95 %" not in screen.getvalue() and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert "95 %" in screen.getvalue()
+
+
+def test_the_first_compilation_is_estimated_until_it_is_done(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from tickrt.compile import jit
+
+    monkeypatch.setattr(jit, "JIT", True)
+    monkeypatch.setattr(jit.config, "CACHE_DIR", str(tmp_path))
+    run, backtest = progress.first_compile("run"), progress.first_compile("backtest")
+    assert 0 < run.about_s < backtest.about_s
+    assert f"about {run.about_s:.0f} s" in run.note
+    run.done(1.0)
+    assert progress.first_compile("run").about_s == 0
+    assert progress.first_compile("run").note == ""
+    later = progress.first_compile("backtest")
+    assert later.about_s == pytest.approx(backtest.about_s - run.about_s)
+    later.done(1.0)
+    assert progress.first_compile("backtest").about_s == 0
+
+
+def test_nothing_is_estimated_without_a_compiler(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from tickrt.compile import jit
+
+    monkeypatch.setattr(jit, "JIT", False)
+    monkeypatch.setattr(jit.config, "CACHE_DIR", str(tmp_path))
+    assert progress.first_compile("run").about_s == 0

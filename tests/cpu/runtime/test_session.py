@@ -40,16 +40,16 @@ def test_every_batch_makes_a_row_and_full_windows_make_signals(tmp_path: Path) -
     data = market_file(tmp_path / "m.npz", 300)
     with Session(config(tmp_path, data)) as session:
         report = session.run()
-    assert report["batches"] == report["rows"] == 300
-    assert report["signals"] == 300 - (T - 1)
-    assert report["orders"] > 0
-    assert report["fills"] > 0
+    assert report.batches == report.rows == 300
+    assert report.signals == 300 - (T - 1)
+    assert report.orders > 0
+    assert report.fills > 0
     for stage in ("book", "features", "engine", "decision", "tick_to_order", "tick_to_decision"):
-        times = report["latency_us"][stage]
-        assert 0 < times["p50"] <= times["p99"] <= times["p999"] <= times["max"]
-    assert report["latency_us"]["tick_to_order"]["count"] == report["orders"] + report["cancels"]
-    assert report["engine"]["backend"] == "onnxruntime"
-    assert len(report["engine"]["model_sha256"]) == 64
+        times = report.latency_us[stage]
+        assert 0 < times.p50 <= times.p99 <= times.p999 <= times.max
+    assert report.latency_us["tick_to_order"].count == report.orders + report.cancels
+    assert report.engine.backend == "onnxruntime"
+    assert len(report.engine.model_sha256) == 64
 
 
 def test_signals_equal_onnxruntime_in_python(tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_no_signal_from_a_window_across_a_clear(tmp_path: Path) -> None:
     with Session(config(tmp_path, data)) as session:
         report = session.run()
         decisions = session.signals()
-    assert report["signals"] == 60 - 2 * (T - 1)
+    assert report.signals == 60 - 2 * (T - 1)
     assert not set(range(31, 31 + T - 1)) & set(decisions["seq"].tolist())
 
 
@@ -120,9 +120,9 @@ def test_nan_sends_the_strategy_to_its_fallback(tmp_path: Path) -> None:
     with Session(config(tmp_path, data, settings(tmp_path, model=str(bad)))) as session:
         report = session.run()
         intents = session.intents()
-    assert report["signals"] == 0
-    assert report["faults"] == report["fallback_decisions"] == 200 - (T - 1)
-    assert report["modes"] == {"taker": "fallback"}
+    assert report.signals == 0
+    assert report.faults == report.fallback_decisions == 200 - (T - 1)
+    assert report.modes == {"taker": "fallback"}
     assert len(intents)
     assert set(intents["mode"].tolist()) == {int(Mode.FALLBACK)}
     assert np.isfinite(intents["signal"]).all()
@@ -154,12 +154,12 @@ def test_a_column_that_is_not_finite_is_a_fault_and_starts_the_window_anew(tmp_p
         report = session.run()
         done = session.signals()
     faults = done[done["code"] < 0]
-    assert report["faults"] == len(faults) == 2  # the column's state starts anew with the stream
+    assert report.faults == len(faults) == 2  # the column's state starts anew with the stream
     assert set(faults["code"].tolist()) == {int(Code.COLUMN_NOT_FINITE)}
     assert set(faults["mode"].tolist()) == {int(Mode.FALLBACK)}
-    assert report["rows"] == 98
-    assert report["signals"] == 98 - 3 * (T - 1)
-    assert report["modes"] == {"taker": "live"}
+    assert report.rows == 98
+    assert report.signals == 98 - 3 * (T - 1)
+    assert report.modes == {"taker": "live"}
 
 
 def test_it_returns_to_the_model_after_enough_healthy_results(tmp_path: Path) -> None:
@@ -167,8 +167,8 @@ def test_it_returns_to_the_model_after_enough_healthy_results(tmp_path: Path) ->
     with Session(config(tmp_path, data, healthy_needed=20)) as session:
         session.assembly.loop.strategies.mode[0] = Mode.FALLBACK
         report = session.run()
-    assert report["fallback_decisions"] == 19
-    assert report["modes"] == {"taker": "live"}
+    assert report.fallback_decisions == 19
+    assert report.modes == {"taker": "live"}
 
 
 def test_late_result_is_a_fault(tmp_path: Path) -> None:
@@ -178,8 +178,8 @@ def test_late_result_is_a_fault(tmp_path: Path) -> None:
         table[0, 0] = table[0, 2]  # submit does what advance does: nothing is ever stamped
         session.assembly.loop.engines.deadline[0] = 1000
         report = session.run()
-    assert report["faults"] == 50 - (T - 1)
-    assert "ENGINE_TIMEOUT" in " ".join(report["notes"])
+    assert report.faults == 50 - (T - 1)
+    assert "ENGINE_TIMEOUT" in " ".join(report.notes)
 
 
 @pytest.mark.parametrize("split", [True, False])
@@ -189,8 +189,8 @@ def test_late_result_of_an_engine_on_the_loops_own_thread_is_a_fault(
     data = market_file(tmp_path / "m.npz", 50)
     with Session(config(tmp_path, data, split=split, deadline_us=0.001)) as session:
         report = session.run()
-    assert report["faults"] == 50 - (T - 1)
-    assert report["modes"] == {"taker": "fallback"}
+    assert report.faults == 50 - (T - 1)
+    assert report.modes == {"taker": "fallback"}
 
 
 def test_shadow_decides_but_sends_nothing(tmp_path: Path) -> None:
@@ -198,7 +198,7 @@ def test_shadow_decides_but_sends_nothing(tmp_path: Path) -> None:
     with Session(config(tmp_path, data, settings(tmp_path, shadow=True))) as session:
         report = session.run()
         assert len(session.intents()) > 0
-    assert report["orders"] == report["fills"] == 0
+    assert report.orders == report.fills == 0
 
 
 def test_halt_stops_new_orders_until_rearmed(tmp_path: Path) -> None:
@@ -206,25 +206,25 @@ def test_halt_stops_new_orders_until_rearmed(tmp_path: Path) -> None:
     with Session(config(tmp_path, data)) as session:
         halt(session.assembly.loop.risk, 0)
         report = session.run()
-        assert report["orders"] == 0
-        assert report["modes"] == {"taker": "halted"}
-        assert "re-arms" in " ".join(report["notes"])
+        assert report.orders == 0
+        assert report.modes == {"taker": "halted"}
+        assert "re-arms" in " ".join(report.notes)
         rearm(session.assembly.loop.risk, 0)
         session.assembly.loop.counters[:] = 0
         report = session.run()
-        assert report["orders"] > 0
+        assert report.orders > 0
 
 
 def test_shadow_stays_shadow_when_rearmed(tmp_path: Path) -> None:
     data = market_file(tmp_path / "m.npz", 100)
     with Session(config(tmp_path, data, settings(tmp_path, shadow=True))) as session:
         halt(session.assembly.loop.risk, 0)
-        assert session.run()["modes"] == {"taker": "halted"}
+        assert session.run().modes == {"taker": "halted"}
         rearm(session.assembly.loop.risk, 0)
         session.assembly.loop.counters[:] = 0
         report = session.run()
-    assert report["modes"] == {"taker": "shadow"}
-    assert report["orders"] == 0
+    assert report.modes == {"taker": "shadow"}
+    assert report.orders == 0
 
 
 def test_loss_halts_a_strategy_that_does_not_trade(tmp_path: Path) -> None:
@@ -236,8 +236,8 @@ def test_loss_halts_a_strategy_that_does_not_trade(tmp_path: Path) -> None:
         loop = session.assembly.loop
         loop.risk.base[0] = 10.0  # it was armed with 10 more than it has now
         report = session.run()
-    assert report["intents"] == 0
-    assert report["modes"] == {"taker": "halted"}
+    assert report.intents == 0
+    assert report.modes == {"taker": "halted"}
 
 
 def test_strategies_share_streams_and_engines(tmp_path: Path) -> None:
@@ -257,8 +257,8 @@ def test_strategies_share_streams_and_engines(tmp_path: Path) -> None:
     assert len(loop.streams.symbol) == 2
     assert len(session.assembly.engines) == 2
     assert [slot.name for slot in session.assembly.slots] == ["a", "b", "c"]
-    assert report["rows"] == 200
-    assert report["signals"] == 200 - 2 * (T - 1)
+    assert report.rows == 200
+    assert report.signals == 200 - 2 * (T - 1)
     alone = config(tmp_path, first, settings(tmp_path, name="a"))
     with Session(alone) as session:
         session.run()
@@ -288,7 +288,7 @@ def test_a_ring_gives_the_same_orders_as_the_array(tmp_path: Path) -> None:
             report = session.run()
             producer.join()
             assert session.intents().tobytes() == expected
-        assert report["latency_us"]["queued"]["max"] > 0
+        assert report.latency_us["queued"].max > 0
     finally:
         ring.unlink()
 
@@ -301,8 +301,8 @@ def test_paced_run_gives_the_same_orders_in_recorded_time(tmp_path: Path) -> Non
             report = session.run()
             results.append(session.intents().tobytes())
     assert results[0] == results[1]
-    assert report["wall_s"] >= 59 * 0.010 / 20
-    assert report["pace"] == "20x"
+    assert report.wall_s >= 59 * 0.010 / 20
+    assert report.pace == "20x"
 
 
 def test_trades_of_a_batch_that_is_read_in_parts_reach_the_paper_gateway(tmp_path: Path) -> None:
@@ -324,8 +324,8 @@ def test_trades_of_a_batch_that_is_read_in_parts_reach_the_paper_gateway(tmp_pat
         )
         with Session(made) as session:
             report = session.run()
-            last = max(fill["t_ns"] for fill in report["fill_list"])
-            results.append((report["fills"], last))
+            last = max(fill.t_ns for fill in report.fill_list)
+            results.append((report.fills, last))
     assert results[0] == results[1]
     assert results[0][1] == burst["local_ts"][0]
 
@@ -415,5 +415,5 @@ def test_failure_in_the_hot_thread_reaches_the_caller(
 
 @pytest.mark.parametrize("text", ["", "fast", "-1x", "0x", "nan"])
 def test_bad_pace_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match="--pace"):
+    with pytest.raises(ConfigError, match="expected max, realtime or a speed"):
         parse_pace(text)

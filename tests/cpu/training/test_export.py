@@ -75,7 +75,7 @@ def test_a_session_runs_it(tmp_path: Path) -> None:
     export_onnx(Recurrent(torch.nn.LSTM, spec.width), tmp_path / "m.onnx", str(spec.path))
     chosen = settings(tmp_path, model=str(tmp_path / "m.onnx"))
     with Session(config(tmp_path, data, chosen)) as session:
-        assert session.run()["signals"] > 0
+        assert session.run().signals > 0
 
 
 def test_what_does_not_fit_is_not_written(tmp_path: Path) -> None:

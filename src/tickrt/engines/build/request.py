@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import get_args
 
 from tickrt.engines.bundle.manifest import Calibration, Manifest
 from tickrt.engines.precision.convert import Precision
@@ -15,10 +16,11 @@ from tickrt.engines.precision.quantize import Method
 from tickrt.engines.tensorrt.builder import Library, find_library
 from tickrt.engines.tensorrt.gpu import gpus
 from tickrt.errors import BuildError, ConfigError
+from tickrt.literals import BuildBackend
 
 __all__ = ["BACKENDS", "BuildRequest", "choose_backend", "rebuild_request", "resolve_targets"]
 
-BACKENDS = ("auto", "onnxruntime", "tensorrt", "tensorrt_rtx")
+BACKENDS = get_args(BuildBackend)
 
 
 @dataclass(frozen=True)

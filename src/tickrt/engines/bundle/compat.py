@@ -97,7 +97,7 @@ def check_here(manifest: Manifest, where: str, here: Here | None = None) -> None
             target = f" --target {first.arch}"
     if differences:
         sides = "; ".join(f"{what}: built for {a}, here {b}" for what, a, b in differences)
-        command = f"tickrt build --rebuild {where} -o {where}{target}"
+        command = f"tickrt build --rebuild {where} -o {where} --force{target}"
         if builder.backend == "tensorrt" and not here.gpus:
             command += " --backend onnxruntime"
         raise IncompatibleError(f"{where}: {sides}; rebuild it here with: {command}")

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tickrt.errors import BundleError
+from tickrt.literals import CalibrationMethod, Precision
 
 __all__ = [
     "Builder",
@@ -77,7 +78,7 @@ class Builder(_Part):
 class Calibration(_Part):
     """How INT8 or FP8 scales came about; `scales` by ``role:tensor``."""
 
-    method: Literal["minmax", "entropy", "percentile"]
+    method: CalibrationMethod
     samples: int
     rows_sha256: str
     scales: dict[str, float]
@@ -123,7 +124,7 @@ class Manifest(_Part):
     tickrt: str
     model: ModelFacts
     builder: Builder
-    precision: Literal["fp32", "fp16", "bf16", "int8", "fp8"]
+    precision: Precision
     keep: tuple[str, ...] = ()
     engines: tuple[EngineInfo, ...]
     calibration: Calibration | None = None

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, get_args
+from typing import Final, get_args
 
 import numpy as np
 import onnx
@@ -27,10 +27,10 @@ from tickrt.engines.precision.decompose import decompose_recurrent
 from tickrt.engines.precision.fp32_layers import DEFAULT_KEEP, kept_nodes
 from tickrt.engines.precision.quantize import Feed, Method, Source, quantize_fp8, quantize_int8
 from tickrt.errors import PrecisionError
+from tickrt.literals import Precision
 
 __all__ = ["Converted", "Precision", "check_target", "convert", "layer_precision"]
 
-Precision = Literal["fp32", "fp16", "bf16", "int8", "fp8"]
 
 _HALF_MAX: Final = 65504.0
 _SINCE: Final = {"bf16": 8.0, "fp8": 8.9}

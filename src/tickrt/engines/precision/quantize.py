@@ -22,7 +22,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 import onnx
@@ -31,10 +31,10 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from tickrt.engines.bundle.manifest import Calibration
 from tickrt.engines.graph.load import sort_nodes
 from tickrt.errors import PrecisionError
+from tickrt.literals import CalibrationMethod as Method
 
 __all__ = ["QUANTISED", "Feed", "Method", "Source", "quantize_fp8", "quantize_int8"]
 
-Method = Literal["minmax", "entropy", "percentile"]
 Feed = dict[str, np.ndarray[Any, Any]]
 
 QUANTISED: Final = ("MatMul", "Gemm", "Conv")

@@ -60,7 +60,8 @@ def check_sparse(model: ModelProto, kept: set[str]) -> list[str]:
         named = ", ".join(dense[:_NAMED]) or "no layer at all"
         more = f" and {len(dense) - _NAMED} more" if len(dense) > _NAMED else ""
         raise BuildError(
-            f"--sparse: not 2:4 along the summed axis: {named}{more}; "
-            "prune the model 2 of 4 and fine-tune it, hold layers out with --keep, or drop --sparse"
+            f"--sparse-weights: not 2:4 along the summed axis: {named}{more}; "
+            "prune the model 2 of 4 and fine-tune it, hold layers out with --keep, "
+            "or drop --sparse-weights"
         )
     return sparse

@@ -63,7 +63,7 @@ _ADVICE: Final = (
     ),
     (
         re.compile(r"(?P<why>[Oo]ut of memory|insufficient (?:workspace|memory))"),
-        "raise --workspace",
+        "raise --memory-pool-limit",
     ),
     (
         re.compile(r"(?P<why>graph_jit.*CUDA_SUCCESS)"),

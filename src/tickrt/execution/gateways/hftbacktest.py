@@ -21,10 +21,8 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,19 +30,16 @@ from numpy.typing import NDArray
 from tickrt.compile.by_ref import Pinned
 from tickrt.compile.codes import EXCH
 from tickrt.compile.jit import CFunction, c_function
-from tickrt.errors import ConfigError, DataError
+from tickrt.errors import DataError
 from tickrt.execution.gateways import hftbacktest_kernels
 from tickrt.execution.gateways.gateway import CAPACITY, GatewayContext
+from tickrt.execution.gateways.venue import VenueConfig
 from tickrt.market.instrument import Instrument
 from tickrt.memory.records import INTENT_DTYPE, REPORT_DTYPE
 from tickrt.memory.ring import Ring
 
-__all__ = ["CALLS", "Exchange", "HftbacktestGateway", "QueueModel", "VenueConfig"]
+__all__ = ["CALLS", "HftbacktestGateway", "VenueConfig"]
 
-QueueModel = Literal[
-    "risk_adverse", "log_prob", "log_prob2", "power_prob", "power_prob2", "power_prob3"
-]
-Exchange = Literal["partial", "whole"]
 
 # Columns of `VenueState.calls`: addresses.
 CALLS: tuple[str, ...] = (
@@ -65,45 +60,6 @@ _ERRORS = {
     13: "an order request that it does not understand",
     14: 'an order whose state allows no fill (its issue #312): use exchange="whole"',
 }
-
-
-@dataclass(frozen=True)
-class VenueConfig:
-    """The simulated venue.
-
-    Attributes:
-        queue_model: how our place in a queue advances besides by trades: `risk_adverse`, the
-        default,
-            only by trades (a lower bound of fills); the others when quantity before us is
-            cancelled, with the probability models of hftbacktest.
-        queue_power: exponent of the `power_prob` models.
-        exchange: fill orders also in part (`partial`), or `whole` or not at all.
-        entry_latency_ns: from our decision to the venue.
-        response_latency_ns: from the venue back to us.
-        latency_file: recorded order latencies instead (hftbacktest's ``.npz``).
-    """
-
-    queue_model: QueueModel = "risk_adverse"
-    queue_power: float = 2.0
-    exchange: Exchange = "partial"
-    entry_latency_ns: int = 2_000_000
-    response_latency_ns: int = 2_000_000
-    latency_file: Path | None = None
-
-    def __post_init__(self) -> None:
-        if self.queue_model not in get_args(QueueModel):
-            expected = ", ".join(get_args(QueueModel))
-            raise ConfigError(f"venue.queue_model: expected {expected}, got {self.queue_model!r}")
-        if self.exchange not in get_args(Exchange):
-            raise ConfigError(f"venue.exchange: expected partial or whole, got {self.exchange!r}")
-        if not self.queue_power > 0:
-            raise ConfigError(f"venue.queue_power: expected more than 0, got {self.queue_power!r}")
-        for name in ("entry_latency_ns", "response_latency_ns"):
-            if not 0 <= getattr(self, name) <= 3_600_000_000_000:
-                got = getattr(self, name)
-                raise ConfigError(f"venue.{name}: expected 0 … 1 h in ns, got {got!r}")
-        if self.latency_file is not None and not Path(self.latency_file).is_file():
-            raise DataError(f"venue.latency_file: {self.latency_file}: no such file")
 
 
 def _asset(api: Any, config: VenueConfig, data: NDArray[np.void], instrument: Instrument) -> Any:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -23,15 +23,16 @@ from tickrt.compile.codes import BATCH_END, BBO, CLEAR, DEPTH, KIND_MASK, LOCAL,
 from tickrt.errors import ConfigError, DataError, GapError
 from tickrt.feeds.captures.event_order import order_events, shift_local_clock
 from tickrt.feeds.captures.reader import Capture, Progress, detect
-from tickrt.feeds.codecs.binance import BinanceCodec, OnGap
+from tickrt.feeds.codecs.binance import BinanceCodec
 from tickrt.feeds.codecs.buffer import EventBuffer
 from tickrt.feeds.codecs.coinbase import GdaxCodec
+from tickrt.literals import CaptureKind, OnGap
 from tickrt.market.event_file import save_events
 from tickrt.market.instrument import KNOWN
 
 __all__ = ["KINDS", "KIND_NAMES", "convert", "count_events"]
 
-KINDS = ("auto", "binance", "binance_cm", "binance_usdm", "gdax")
+KINDS = get_args(CaptureKind)
 KIND_NAMES = {DEPTH: "depth", TRADE: "trade", CLEAR: "clear", SNAPSHOT: "snapshot", BBO: "bbo"}
 
 _GAPS_LISTED = 1000

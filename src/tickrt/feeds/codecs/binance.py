@@ -28,15 +28,15 @@ import json
 from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from tickrt.compile.codes import BBO, BUY, CLEAR, DEPTH, EXCH, LOCAL, SELL, SNAPSHOT, TRADE
 from tickrt.errors import DataError, GapError
 from tickrt.feeds.codecs.buffer import EventBuffer
+from tickrt.literals import OnGap
 
-__all__ = ["BinanceCodec", "CodecStats", "OnGap"]
+__all__ = ["BinanceCodec", "CodecStats"]
 
-OnGap = Literal["error", "resync"]
 
 _MS = 1_000_000
 _BOTH = EXCH | LOCAL

@@ -135,8 +135,8 @@ def test_a_session_runs_a_signed_bundle_like_its_model(tmp_path: Path) -> None:
             intents = session.intents()
             intents["signal"] = 0.0
             runs.append(intents.tobytes())
-            assert report["orders"] > 0
-            assert report["engine"]["split"] == "pre"
+            assert report.orders > 0
+            assert report.engine.split == "pre"
     assert runs[0] == runs[1]
     unsigned = config.model_copy(update={"trust": ()})
     with pytest.raises(BundleError):

@@ -153,8 +153,8 @@ def test_orders_are_the_same_with_and_without_split(tmp_path: Path) -> None:
         strategies = settings(tmp_path), settings(tmp_path, policy=MakerParams())
         with Session(config(tmp_path, data, *strategies, split=split)) as session:
             report = session.run()
-            assert ("split" in report["engine"]) is split
-            assert [svg[:4] for svg in report["graphs"].values()] == ["<svg"] * split
+            assert (report.engine.split is not None) is split
+            assert [svg[:4] for svg in report.graphs.values()] == ["<svg"] * split
             intents = session.intents()
             signal = intents["signal"].copy()
             intents["signal"] = 0
@@ -198,7 +198,7 @@ def test_two_symbols_with_gaps_and_an_emptied_side(
         changed = {"data": tuple(files), "split": split}
         with Session(config(tmp_path, files[0], *chosen).model_copy(update=changed)) as session:
             report = session.run()
-            assert report["rows"] == 2 * (120 - 5)
+            assert report.rows == 2 * (120 - 5)
             if split:
                 assert [engine.describe()["waits"] for engine in session.assembly.engines] == [0, 0]
             runs.append(session.signals())
@@ -244,7 +244,7 @@ def test_carried_state_does_not_cross_a_gap(tmp_path: Path) -> None:
         chosen = settings(tmp_path, model=str(model))
         with Session(config(tmp_path, data, chosen, stateful=True)) as session:
             report = session.run()
-            assert report["engine"]["split"] == "carry"
+            assert report.engine.split == "carry"
             done = session.signals()
             signals.append(done["p_up"].copy())
     assert len(signals[1]) == 40 - (T - 1)
@@ -261,4 +261,4 @@ def test_model_that_cannot_be_split_runs_whole(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="drop --no-split"):
         Session(config(tmp_path, data, chosen, stateful=True, split=False))
     with Session(config(tmp_path, data, chosen)) as session:
-        assert session.run()["signals"] == 20 - (T - 1)
+        assert session.run().signals == 20 - (T - 1)

@@ -44,8 +44,8 @@ def test_signals_to_tolerance_and_identical_orders(model: str, capture: Path) ->
             intents = session.intents()
             intents["signal"] = 0.0
             orders.append(intents.tobytes())
-            assert report["orders"] > 20
-            assert report["faults"] == 0
-            assert ("split" in report["engine"]) is split
+            assert report.orders > 20
+            assert report.faults == 0
+            assert (report.engine.split is not None) is split
     np.testing.assert_allclose(signals[0], signals[1], rtol=0, atol=2e-6)
     assert orders[0] == orders[1]

@@ -1,4 +1,4 @@
-"""``tickrt rebuild``."""
+"""``tickrt registry watch``."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tickrt.cli import keys, options
+from tickrt.cli import keys
+from tickrt.cli.common import Json
 from tickrt.cli.registry import Root, open_registry
 
 if TYPE_CHECKING:
     from tickrt.engines.registry.watch import Outcome
 
-__all__ = ["rebuild"]
+__all__ = ["watch"]
 
 
-def rebuild(
+def watch(
     context: typer.Context,
-    watch: Annotated[Path, typer.Option("--watch", help="The folder where models appear.")],
+    folder: Annotated[Path, typer.Argument(help="The folder where models appear.")],
     root: Root = Path("registry"),
     channel: Annotated[str, typer.Option(help="What a good bundle is promoted to.")] = "canary",
     once: Annotated[
@@ -32,7 +33,7 @@ def rebuild(
     trust: keys.Trust = None,
     key: keys.Key = None,
     allow_unsigned: keys.AllowUnsigned = False,
-    as_json: options.Json = False,
+    as_json: Json = False,
 ) -> None:
     """Build every new ONNX in a folder, at low priority, and promote it to canary.
 
@@ -43,14 +44,14 @@ def rebuild(
     [bold]Examples[/bold]
 
     \b
-      tickrt rebuild --watch models/ --sign file:k.sign.key --trust file:k.sign.pub
-      tickrt rebuild --watch models/ --once --allow-unsigned -- --precision fp16
+      tickrt registry watch models/ --sign file:k.sign.key --trust file:k.sign.pub
+      tickrt registry watch models/ --once --allow-unsigned -- --precision fp16
     """
     from tickrt.engines.registry.watch import Pipeline
     from tickrt.errors import ConfigError
 
-    if not watch.is_dir():
-        raise ConfigError(f"--watch {watch}: no such folder")
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: no such folder")
     if not (trust or allow_unsigned):
         raise ConfigError(
             "name the key that the registry trusts with --trust, or take unsigned bundles with "
@@ -62,7 +63,7 @@ def rebuild(
     if sign:
         more += ["--sign", sign]
     pipeline = Pipeline(
-        watch,
+        folder,
         open_registry(root, trust, allow_unsigned, create=True),
         more,
         channel,

@@ -1,0 +1,96 @@
+"""``tickrt model list | show``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from tickrt.cli.common import Json, complete_model
+from tickrt.errors import ConfigError
+
+__all__ = ["list_", "show"]
+
+
+def _facts(name: str) -> dict[str, Any]:
+    """What a model is, without running it."""
+    from tickrt.engines.graph.check import read_model
+    from tickrt.feature.spec import load_spec
+    from tickrt.models import find_model
+
+    files = find_model(name)
+    model = read_model(files.onnx)
+    spec = load_spec(files.spec) if files.spec else None
+    return {
+        "name": files.name,
+        "window": spec.window if spec else None,
+        "width": spec.width if spec else None,
+        "spec": spec.name if spec else None,
+        "feature_hash": spec.hash if spec else None,
+        "sha256": model.sha256,
+        "kib": round(files.onnx.stat().st_size / 1024),
+        "path": str(files.onnx),
+        "card": str(files.card) if files.card else None,
+    }
+
+
+def list_(as_json: Json = False) -> None:
+    """List the models that ship with the package.
+
+    [bold]Examples[/bold]
+
+    \b
+      tickrt model list
+      tickrt model list --json
+    """
+    from tickrt.cli.output import emit, print_table
+    from tickrt.models import list_models
+
+    found = [_facts(known) for known in list_models()]
+    rows = [
+        (
+            facts["name"],
+            facts["spec"] or "–",
+            f"{facts['window']} × {facts['width']}" if facts["spec"] else "–",
+            f"{facts['kib']:,} KiB",
+            facts["sha256"][:12],
+        )
+        for facts in found
+    ]
+    columns = ("model", "spec", "window × width", "size", "sha256")
+    emit(found, as_json, show=lambda: print_table(columns, rows))
+
+
+def show(
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A shipped model (see: tickrt model list) or an ONNX file.",
+            autocompletion=complete_model,
+        ),
+    ],
+    as_json: Json = False,
+) -> None:
+    """Show a model's card: what it was trained on and how good it is.
+
+    [bold]Examples[/bold]
+
+    \b
+      tickrt model show seed_lstm
+      tickrt model show my.onnx --json
+    """
+    from tickrt.cli.output import emit
+    from tickrt.models import find_model
+
+    facts = _facts(name)
+    card = find_model(name).card
+
+    def read() -> None:
+        from rich.console import Console
+        from rich.markdown import Markdown
+
+        if card is None:
+            raise ConfigError(f"{name}: it has no model card (a .md file beside the .onnx)")
+        Console().print(Markdown(card.read_text(encoding="utf-8")))
+
+    emit(facts, as_json, show=read)

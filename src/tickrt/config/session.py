@@ -1,0 +1,229 @@
+"""The settings of a session and of its strategies, as frozen objects.
+
+Entry points: `SessionConfig`, `StrategySettings`, the gateways, `parse_pace`. A setting that is a
+table in a file is an object in Python; each object takes either. `tickrt config show` prints the
+texts of the ``Attributes:`` below, so they are the reference of ``session.toml``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, model_validator
+
+from tickrt.config.checks import check_keys, read_settings, refuse
+from tickrt.errors import ConfigError
+from tickrt.execution.gateways.venue import VenueConfig
+from tickrt.literals import Exchange, GatewayKind, PolicyKind
+from tickrt.risk.limits import RiskLimits
+from tickrt.strategy.params import FallbackParams, MakerParams, TakerParams
+
+__all__ = [
+    "GATEWAYS",
+    "POLICIES",
+    "HftbacktestSettings",
+    "PaperSettings",
+    "SessionConfig",
+    "StrategySettings",
+    "pace_text",
+    "parse_pace",
+    "policy_kind",
+]
+
+Whole = Annotated[int, Strict()]
+Number = Annotated[float, Strict()]
+Switch = Annotated[bool, Strict()]
+
+POLICIES: dict[PolicyKind, type[TakerParams] | type[MakerParams]] = {
+    "taker": TakerParams,
+    "maker": MakerParams,
+}
+
+
+@dataclass(frozen=True)
+class PaperSettings:
+    """The paper gateway of `tickrt run`: it answers orders at once, from the book as it is."""
+
+    kind: Literal["paper"] = "paper"
+
+
+@dataclass(frozen=True)
+class HftbacktestSettings(VenueConfig):
+    """hftbacktest as the venue of `tickrt backtest`, and what an inference is charged.
+
+    Attributes:
+        inference_latency_us: time charged for each inference, in µs; not set: what it takes in the
+            backtest itself.
+        inference_latency_report: a run's ``report.json``: times are drawn from what it measured.
+    """
+
+    kind: Literal["hftbacktest"] = "hftbacktest"
+    exchange: Exchange = "whole"
+    inference_latency_us: float | None = None
+    inference_latency_report: Path | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        latency, report = self.inference_latency_us, self.inference_latency_report
+        if latency is not None and not 0 <= latency < 1e9:
+            raise ConfigError(
+                f"gateway.inference_latency_us: expected 0 … 1e9 microseconds, got {latency!r}"
+            )
+        if latency is not None and report is not None:
+            raise ConfigError(
+                "gateway.inference_latency_report: expected this or inference_latency_us, got both"
+            )
+
+
+Gateway = PaperSettings | HftbacktestSettings
+GATEWAYS: dict[GatewayKind, type[PaperSettings] | type[HftbacktestSettings]] = {
+    "paper": PaperSettings,
+    "hftbacktest": HftbacktestSettings,
+}
+
+
+def policy_kind(policy: TakerParams | MakerParams) -> PolicyKind:
+    """The name of a policy's kind."""
+    return "taker" if isinstance(policy, TakerParams) else "maker"
+
+
+def _by_kind(value: object, kinds: Mapping[Any, type], default: str) -> Any:
+    """A table with `kind` as the settings of that kind; objects are kept as they are."""
+    if isinstance(value, tuple(kinds.values())):
+        return value
+    if not isinstance(value, Mapping):
+        raise refuse("", f"expected a table, got {value!r}")
+    kind = value.get("kind", default)
+    if kind not in kinds:
+        raise refuse(".kind", f"expected {' or '.join(kinds)}, got {kind!r}")
+    return read_settings(kinds[kind], value, also=("kind",))
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, value: object) -> object:
+        if isinstance(value, Mapping):
+            check_keys(value, list(cls.model_fields))
+        return value
+
+
+class StrategySettings(_Frozen):
+    """One strategy: the model it listens to, what it does, what it may do.
+
+    Attributes:
+        name: for reports; not set: the policy's name.
+        symbol: the symbol it trades; not set: the session's first.
+        model: a shipped model's name, or the path of an ONNX file or a bundle.
+        spec: a shipped spec's name or a path; not set: the one that the model was trained on.
+        policy: what it does with the signal: kind = "taker" or "maker", and its parameters.
+        fallback: the rule-based signal used while the model cannot be trusted.
+        risk: the pre-trade limits.
+        shadow: decide and record, but send nothing.
+    """
+
+    name: str | None = None
+    symbol: str | None = None
+    model: str = "seed_lstm"
+    spec: str | None = None
+    shadow: Switch = False
+    policy: Annotated[
+        TakerParams | MakerParams, BeforeValidator(lambda v: _by_kind(v, POLICIES, "taker"))
+    ] = Field(default_factory=TakerParams)
+    fallback: Annotated[
+        FallbackParams, BeforeValidator(lambda v: read_settings(FallbackParams, v))
+    ] = Field(default_factory=FallbackParams)
+    risk: Annotated[RiskLimits, BeforeValidator(lambda v: read_settings(RiskLimits, v))] = Field(
+        default_factory=RiskLimits
+    )
+
+
+class SessionConfig(_Frozen):
+    """A session: recorded events in, orders out.
+
+    Attributes:
+        data: event files, one per symbol.
+        strategies: at least one; not set: one taker on `seed_lstm`.
+        backend: what runs the models, by name.
+        threads: intra-op threads of the engine; 1: the loop's own thread.
+        split: run only what depends on the newest row on the path, where that is exact.
+        stateful: the models were trained with carried state (needs `split`).
+        deadline_us: an engine result that takes longer, in µs, is a fault: the fallback decides.
+        trust: where the public keys are that a bundle's signature is checked with (``file:PATH``,
+            ``env:NAME``, ``command:…``); never the keys themselves.
+        bundle_key: where the key of encrypted bundles is.
+        allow_unsigned: run bundles whose signature nobody verified.
+        pace: ``max``, ``realtime`` or a speed such as ``10x``, relative to the recorded times.
+        pin_cpu: pin the hot thread to this core.
+        healthy_needed: healthy results in a row that end a fallback.
+        paper: answer the orders with the built-in paper gateway.
+        gateway: who answers the orders: kind = "paper" (`tickrt run`) or "hftbacktest"
+            (`tickrt backtest`), and its settings.
+        out: folder of the report; not set: a new one, ``out/<command>-<time>``.
+    """
+
+    data: tuple[Path, ...] = Field(min_length=1)
+    out: Path | None = None
+    pace: Annotated[Number, BeforeValidator(lambda v: _pace(v))] = Field(default=0.0, ge=0.0)
+    pin_cpu: Whole | None = Field(default=None, ge=0)
+    backend: str = "onnxruntime"
+    threads: Whole = Field(default=1, ge=1, le=256)
+    split: Switch = True
+    stateful: Switch = False
+    deadline_us: Number = Field(default=100_000.0, gt=0.0)
+    healthy_needed: Whole = Field(default=32, ge=1)
+    trust: tuple[str, ...] = ()
+    bundle_key: str | None = None
+    allow_unsigned: Switch = False
+    paper: Switch = True
+    gateway: Annotated[Gateway, BeforeValidator(lambda v: _by_kind(v, GATEWAYS, "paper"))] = Field(
+        default_factory=PaperSettings
+    )
+    strategies: tuple[StrategySettings, ...] = Field(
+        default_factory=lambda: (StrategySettings(),), min_length=1
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_file(cls, value: object) -> object:
+        if isinstance(value, Mapping) and isinstance(value.get("data"), str | Path):
+            return {**value, "data": (value["data"],)}
+        return value
+
+
+def _pace(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return parse_pace(value)
+    except ConfigError as error:
+        raise refuse("", str(error)) from None
+
+
+def parse_pace(text: str) -> float:
+    """``max`` → 0, ``realtime`` → 1, ``10x`` → 10.
+
+    Raises:
+        ConfigError: anything else.
+    """
+    if text == "max":
+        return 0.0
+    if text == "realtime":
+        return 1.0
+    try:
+        speed = float(text.removesuffix("x"))
+    except ValueError:
+        speed = -1.0
+    if not 0 < speed < 1e6:
+        raise ConfigError(f"expected max, realtime or a speed such as 10x, got {text!r}")
+    return speed
+
+
+def pace_text(pace: float) -> str:
+    """``max``, ``realtime`` or ``10x``: what `parse_pace` reads."""
+    return {0.0: "max", 1.0: "realtime"}.get(pace, f"{pace:g}x")
