@@ -32,6 +32,13 @@ __all__ = ["Session"]
 class Session(LoopRun):
     """Recorded or live events through the loop.
 
+        config = tr.SessionConfig(
+            data=(Path("btc.npz"),), strategies=(tr.StrategySettings(model="light_lstm"),)
+        )
+        with tr.Session(config) as session:
+            report = session.run()
+        print(report.orders, report.latency_us["tick_to_order"].p50)
+
     Args:
         config: the session.
         feed: where events come from instead of the config's files: a `FeedView` (a ring that

@@ -265,6 +265,9 @@ def simulate(
 ) -> tuple[Events, dict[str, Any]]:
     """Make a session of market data.
 
+        events, meta = tr.simulate(seconds=60, seed=1)
+        tr.save_events("sim.npz", events, meta)
+
     Args:
         seconds: how long, in exchange time; or
         events: how many at least (the last message is complete). Exactly one of the two.
