@@ -82,7 +82,7 @@ def build(
 
     Args:
         model: an ONNX file, or a `BuildRequest` where there is more to say.
-        out: the bundle to write; an existing one is replaced.
+        out: the bundle to write; an existing one is replaced, missing folders are made.
         rows: consecutive rows as the model sees them, for calibration and for the parity check:
             `Features`, or float32 [n, F]; None: random rows, and no calibration.
         precision: ``fp32``, ``fp16``, ``bf16``, ``int8`` or ``fp8``; None: the request's (fp32).
@@ -112,6 +112,7 @@ def build(
         request = replace(request, window=request.window or rows.spec.window)
         _check_rows(request, rows)
     built = _build.build(request, array, said)
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
     _build.write_built(built, Path(out), sealed, signer)
     return built.manifest
 

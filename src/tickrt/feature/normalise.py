@@ -116,6 +116,7 @@ def write_spec(spec: FeatureSpec, mean: list[float], std: list[float], path: Pat
         for i in range(0, len(values), 8):
             lines.append("  " + ", ".join(f"{v!r}" for v in values[i : i + 8]) + ",")
         lines.append("]")
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_file(path, [("\n".join(lines) + "\n").encode()])
     return load_spec(path)
 
@@ -139,7 +140,7 @@ def fit_spec(
     Args:
         events: as for `features`.
         spec: a spec that was read from a file, a shipped one's name, or a path.
-        path: the TOML file to write; user columns' files are looked for beside it.
+        path: the TOML file to write, missing folders are made; user columns' files are looked for beside it.
         share: use the first so much of the rows, above 0 to 1: those that the model will learn on.
         instrument: as for `features`.
 

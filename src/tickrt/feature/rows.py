@@ -90,7 +90,7 @@ class Features:
         Args:
             window: T; None: the spec's.
         """
-        chosen = self.since_reset >= (window or self.spec.window)
+        chosen = self.since_reset >= (self.spec.window if window is None else window)
         if self.labels is not None:
             chosen &= self.labels >= 0
         return np.flatnonzero(chosen)

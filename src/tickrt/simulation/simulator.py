@@ -239,7 +239,7 @@ class Simulator:
         return self._buffer[:n]
 
     def meta(self, count: int) -> dict[str, Any]:
-        """Metadata for `market.io.save_events`, JSON-ready."""
+        """Metadata for `save_events`, JSON-ready."""
         return {
             "symbol": self.symbol,
             "instrument": {**self.calibration.instrument, "symbol": self.symbol},
@@ -278,7 +278,7 @@ def simulate(
         progress: called now and then with the finished share, 0…1.
 
     Returns:
-        Events, EVENT_DTYPE[n], and the metadata for `market.io.save_events`.
+        Events, EVENT_DTYPE[n], and the metadata for `save_events`.
 
     Raises:
         ConfigError: neither or both of `seconds` and `events`, or one that is not positive.

@@ -74,7 +74,7 @@ def export_onnx(
 
     Args:
         module: float32 [batch, T, F] → float32 [batch, 3], probabilities of down, flat, up.
-        path: the file to write; an existing one is replaced.
+        path: the file to write; an existing one is replaced, missing folders are made.
         spec: what the module was trained on: a `FeatureSpec`, a shipped one's name, or a path.
         metadata: more entries, e.g. ``{"tickrt.horizon_ns": "100000000"}``.
         tolerance: the largest difference of a probability between torch and ONNX Runtime, on
@@ -109,6 +109,7 @@ def export_onnx(
     with torch.no_grad():
         expected = twin(windows).numpy()
     difference = _difference(content, windows.numpy(), expected, target, tolerance)
+    target.parent.mkdir(parents=True, exist_ok=True)
     write_file(target, [content])
     return Exported(target, facts.sha256, difference)
 

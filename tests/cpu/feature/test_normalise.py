@@ -79,10 +79,10 @@ def test_normalised_rows_are_the_running_rows(tmp_path: Path) -> None:
 
 def test_fit_spec_writes_the_numbers_of_the_first_rows(tmp_path: Path) -> None:
     data, spec = market_file(tmp_path / "a.npz", 300), tiny_spec(tmp_path)
-    fitted = fit_spec(data, spec, tmp_path / "mine.toml", share=0.5)
+    fitted = fit_spec(data, spec, tmp_path / "new" / "mine.toml", share=0.5)
     expected = normalisation(features(data, plain(spec)).rows[:150], mirror_of(spec))
     assert (list(fitted.mean), list(fitted.std)) == expected
-    assert load_spec(tmp_path / "mine.toml") == fitted
+    assert load_spec(tmp_path / "new" / "mine.toml") == fitted
     assert (fitted.name, fitted.window, fitted.clip) == (spec.name, spec.window, spec.clip)
     assert fitted.hash != spec.hash
     again = fit_spec(data, fitted, tmp_path / "again.toml", share=0.5)

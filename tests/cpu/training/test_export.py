@@ -48,7 +48,9 @@ def test_what_is_written_gives_what_torch_gives(kind: str, tmp_path: Path) -> No
         else Recurrent(getattr(torch.nn, kind), spec.width)
     )
     module.train()
-    made = export_onnx(module, tmp_path / "m.onnx", spec, metadata={"tickrt.horizon_ns": "5"})
+    made = export_onnx(
+        module, tmp_path / "new" / "m.onnx", spec, metadata={"tickrt.horizon_ns": "5"}
+    )
     assert module.training  # the caller's module is as it was
     assert made.difference < 1e-5
     model = read_model(made.path)
