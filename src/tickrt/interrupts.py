@@ -1,11 +1,12 @@
 """SIGINT and SIGTERM: noticed at any moment, acted on where nothing can break.
 
-Entry points: `install()`, once, by the command line: from then on either signal raises
-`Interrupted`, and `received()` remembers it; `deferred(notice)`: inside it a signal is passed to
-`notice` instead of raising, for work that must come to an orderly end by itself.
+Entry points: `handled()`, around a whole command: inside it either signal raises `Interrupted`, and
+`received()` remembers it; `deferred(notice)`: inside that a signal is passed to `notice` instead of
+raising, for work that comes to an orderly end by itself; `check()` raises what was only noticed.
 
-Invariants: handlers belong to the main thread; in another thread `deferred` changes nothing. A
-signal that came inside `deferred` is not raised when it ends: who asked for the notice acts on it.
+Invariants: handlers belong to the main thread; in another thread nothing changes. `Interrupted` is
+no `Exception`: nothing that handles errors handles it. One that Python swallowed (in a callback
+from C, say) is still in `received()`.
 """
 
 from __future__ import annotations
@@ -16,13 +17,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-__all__ = ["EXIT_BASE", "Interrupted", "deferred", "install", "received"]
+__all__ = ["EXIT_BASE", "Interrupted", "check", "deferred", "handled", "received"]
 
 EXIT_BASE = 128  # a command that a signal ended exits with this + its number
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
+Handler = Callable[[int, FrameType | None], object]
 
-class Interrupted(KeyboardInterrupt):
+
+class Interrupted(BaseException):
     """A signal asked the process to end; `signum` says which."""
 
     def __init__(self, signum: int) -> None:
@@ -31,41 +34,75 @@ class Interrupted(KeyboardInterrupt):
 
 
 class _State:
+    handling = False
     received: int | None = None
 
 
 def received() -> int | None:
-    """The number of the first signal that came, or None."""
+    """The number of the first signal that came inside `handled()`, or None."""
     return _State.received
 
 
+def check() -> None:
+    """Go no further where a signal came.
+
+    Raises:
+        Interrupted: one came inside `handled()`.
+    """
+    if _State.received is not None:
+        raise Interrupted(_State.received)
+
+
+def _remember(signum: int) -> None:
+    if _State.handling and _State.received is None:
+        _State.received = signum
+
+
 def _raise(signum: int, _frame: FrameType | None) -> None:
-    _State.received = _State.received or signum
+    _remember(signum)
     raise Interrupted(signum)
 
 
-def install() -> None:
-    """Let SIGINT and SIGTERM raise `Interrupted` in the main thread; forgets earlier signals."""
-    _State.received = None
-    if threading.current_thread() is threading.main_thread():
-        for signum in _SIGNALS:
-            signal.signal(signum, _raise)
-
-
 @contextmanager
-def deferred(notice: Callable[[int], None]) -> Iterator[None]:
-    """Pass SIGINT and SIGTERM to `notice`, which gets the signal's number, instead of raising."""
+def _installed(handler: Handler, after: signal.Handlers | None = None) -> Iterator[None]:
+    """`handler` inside; what was there, or `after`, afterwards."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-
-    def handle(signum: int, _frame: FrameType | None) -> None:
-        _State.received = _State.received or signum
-        notice(signum)
-
-    before = {signum: signal.signal(signum, handle) for signum in _SIGNALS}
+    before = {signum: signal.signal(signum, handler) for signum in _SIGNALS}
     try:
         yield
     finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler if handler is not None else signal.SIG_DFL)
+        for signum, old in before.items():
+            chosen = old if after is None else after
+            signal.signal(signum, chosen if chosen is not None else signal.SIG_DFL)
+
+
+@contextmanager
+def handled(*, last: bool = False) -> Iterator[None]:
+    """Let SIGINT and SIGTERM raise `Interrupted`, from anywhere in the main thread.
+
+    `last`: nothing but the end of the process comes after it: signals are ignored then.
+    """
+    _State.handling, _State.received = True, None
+    try:
+        with _installed(_raise, signal.SIG_IGN if last else None):
+            yield
+    finally:
+        _State.handling = False
+
+
+@contextmanager
+def deferred(notice: Callable[[int], object] | None = None) -> Iterator[None]:
+    """Pass SIGINT and SIGTERM to `notice`, which gets the signal's number, instead of raising.
+
+    Without `notice` a signal is only remembered: for what must be finished first.
+    """
+
+    def handle(signum: int, _frame: FrameType | None) -> None:
+        _remember(signum)
+        if notice is not None:
+            notice(signum)
+
+    with _installed(handle):
+        yield

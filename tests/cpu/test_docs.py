@@ -118,10 +118,10 @@ def test_a_feed_in_thirty_lines(tmp_path: Path) -> None:
 def test_a_gateway_in_thirty_lines(tmp_path: Path) -> None:
     written("howto-gateway.md", tmp_path)
     assert code_lines((tmp_path / "venue.py").read_text()) <= 30
-    events, meta = tr.simulate(seconds=30, seed=1)
-    tr.save_events(tmp_path / "sim.npz", events, meta)
-    out, said = both(tmp_path, "venue.py")
-    orders, fills = map(int, re.findall(r"(\d+) orders, (\d+) fills", out)[0])
-    assert orders > 3
-    assert said == f"{orders} orders\n"
-    assert orders - 1 <= fills <= orders  # the last answer may come after the end
+    assert code_lines((tmp_path / "trade.py").read_text()) <= 30
+    events, meta = tr.simulate(seconds=20, seed=3)
+    tr.save_events(tmp_path / "session.npz", events, meta)
+    said = run(tmp_path, "trade.py")
+    orders, fills = map(int, re.findall(r"(\d+) orders, (\d+) fills", said)[0])
+    assert orders >= fills > 0
+    assert "state" in said

@@ -11,7 +11,16 @@ __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run ``tickrt`` with `arguments` (None: the process's) and return its exit code."""
-    from tickrt.cli.app import run_app
+    """Run ``tickrt`` with `arguments` (None: the process's) and return its exit code.
 
-    return run_app(arguments)
+    SIGINT and SIGTERM end any command in order: 130 and 143.
+    """
+    from tickrt.interrupts import EXIT_BASE, Interrupted, handled
+
+    try:
+        with handled(last=arguments is None):
+            from tickrt.cli.app import run_app
+
+            return run_app(arguments)
+    except Interrupted as end:
+        return EXIT_BASE + end.signum

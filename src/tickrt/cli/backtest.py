@@ -124,6 +124,7 @@ def backtest(options: SessionOptions, venue: VenueOptions, as_json: Json = False
     """
     from tickrt.cli.output import RunFolder, print_result
     from tickrt.cli.progress import bar, first_compile, working
+    from tickrt.interrupts import deferred
 
     config = _with_venue(session_config(options), venue)
     folder = RunFolder("backtest", config.out, options.force)
@@ -135,6 +136,7 @@ def backtest(options: SessionOptions, venue: VenueOptions, as_json: Json = False
         test = Backtest(config)
     compiling.done(test.compile_s)
     out = folder.make()
-    with test, bar("backtest", as_json) as report:
-        result = test.run(report)
-    print_result(result, out, as_json)
+    with test, deferred():  # a signal ends the loop; then the report is written
+        with bar("backtest", as_json) as report:
+            result = test.run(report)
+        print_result(result, out, as_json)

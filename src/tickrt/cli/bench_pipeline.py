@@ -44,6 +44,7 @@ def _config(data: Path, spec: str) -> SessionConfig:
 def measure(data: Path, spec: str, repeat: int, quiet: bool) -> dict[str, Any]:
     """Play `data` `repeat` times with the null engine; the run with the median p99 counts."""
     from tickrt.cli.progress import bar, first_compile, working
+    from tickrt.interrupts import check
     from tickrt.report.report import to_json
     from tickrt.runtime.session import Session
 
@@ -55,6 +56,7 @@ def measure(data: Path, spec: str, repeat: int, quiet: bool) -> dict[str, Any]:
         compiling.done(session.compile_s)
         with session, bar(f"{spec}: {i + 1} of {repeat}", quiet) as report:
             reports.append(session.run(progress=report))
+        check()
     reports.sort(key=lambda r: r.latency_us["tick_to_order"].p99)
     typical = to_json(reports[len(reports) // 2])
     return {

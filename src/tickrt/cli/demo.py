@@ -49,6 +49,7 @@ def demo(
     from tickrt.cli.data_simulate import simulate_file
     from tickrt.cli.output import REPORT_FILES, RunFolder, emit
     from tickrt.cli.progress import first_compile
+    from tickrt.interrupts import check
     from tickrt.report.report import write_report
 
     chosen = model or "seed_lstm"
@@ -65,6 +66,7 @@ def demo(
     _step(2, f"running {count} through the loop, model {chosen}{note}", as_json)
     ran = _run(data, chosen, as_json)
     write_report(ran, out / "run")
+    check()
     note = first_compile("backtest").note
     _step(3, f"backtesting against the simulated exchange{note}", as_json)
     tested = _backtest(data, chosen, as_json)
@@ -87,19 +89,21 @@ def _config(data: Path, model: str) -> SessionConfig:
 
 def _run(data: Path, model: str, quiet: bool) -> Report:
     from tickrt.cli.progress import bar, first_compile, working
+    from tickrt.interrupts import deferred
 
     compiling = first_compile("run")
     with working(f"loading{compiling.note}", quiet, compiling.about_s):
         from tickrt.runtime.session import Session
 
-        session = Session(_config(data, model))
+        session = Session(_config(data, model), keep_records=False)
     compiling.done(session.compile_s)
-    with session, bar("events", quiet) as report:
+    with session, deferred(), bar("events", quiet) as report:
         return session.run(progress=report)
 
 
 def _backtest(data: Path, model: str, quiet: bool) -> Report:
     from tickrt.cli.progress import bar, first_compile, working
+    from tickrt.interrupts import deferred
 
     compiling = first_compile("backtest")
     with working(f"loading{compiling.note}", quiet, compiling.about_s):
@@ -107,7 +111,7 @@ def _backtest(data: Path, model: str, quiet: bool) -> Report:
 
         test = Backtest(_config(data, model))
     compiling.done(test.compile_s)
-    with test, bar("backtest", quiet) as report:
+    with test, deferred(), bar("backtest", quiet) as report:
         return test.run(report)
 
 

@@ -25,7 +25,15 @@ def _say(message: str) -> None:
 
 def exit_code(call: Callable[[], object]) -> int:
     """What `call` ends with. An error of ours or of the file system is printed, never a traceback;
-    any other exception is a bug and passes."""
+    any other exception is a bug and passes. 128 + its number where a signal ended it."""
+    from tickrt.interrupts import EXIT_BASE, received
+
+    code = _outcome(call)
+    signum = received()
+    return code if signum is None else EXIT_BASE + signum
+
+
+def _outcome(call: Callable[[], object]) -> int:
     try:
         call()
     except SystemExit as end:

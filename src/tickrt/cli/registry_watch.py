@@ -77,10 +77,7 @@ def watch(
         if any(outcome.error for outcome in outcomes):
             raise typer.Exit(1)
         return
-    try:
-        pipeline.watch(lambda outcome: _say(outcome, as_json), every_s=every)
-    except KeyboardInterrupt:
-        raise typer.Exit(0) from None
+    pipeline.watch(lambda outcome: _say(outcome, as_json), every_s=every)
 
 
 def _say(outcome: Outcome, as_json: bool) -> None:

@@ -100,6 +100,7 @@ def run(
     from tickrt.cli.output import RunFolder, print_result
     from tickrt.cli.progress import bar, first_compile, working
     from tickrt.config import HftbacktestSettings
+    from tickrt.interrupts import deferred
 
     _check_core(pin)
     config = session_config(options, pace=_parse_pace(pace), deadline_us=deadline_us, pin_cpu=pin)
@@ -111,10 +112,11 @@ def run(
     with working(f"loading{compiling.note}", as_json, compiling.about_s):
         from tickrt.runtime.session import Session
 
-        session = Session(config)
+        session = Session(config, keep_records=False)
     compiling.done(session.compile_s)
     _LOG.info("loaded %s in %.1f s", ", ".join(map(str, config.data)), session.startup_s)
     out = folder.make()
-    with session, bar("events", as_json) as report:
-        result = session.run(progress=report)
-    print_result(result, out, as_json)
+    with session, deferred():  # a signal ends the loop; then the report is written
+        with bar("events", as_json) as report:
+            result = session.run(progress=report)
+        print_result(result, out, as_json)

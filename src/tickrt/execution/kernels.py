@@ -91,7 +91,9 @@ def on_sent(orders, p, out, i):
     """Enter intent out[i], which is about to be sent. Negative: do not send it."""
     intent = out[i]
     order_id = int(intent["order_id"])
-    c = find_order(orders, p, order_id)
+    c = -1
+    if order_id <= orders.last_id[p]:  # a larger one than ever cannot be in the table
+        c = find_order(orders, p, order_id)
     if int(intent["kind"]) == CANCEL:
         return BAD_TRANSITION if c < 0 else change(orders, p, c, CANCEL_SENT)
     if c >= 0:
@@ -100,6 +102,7 @@ def on_sent(orders, p, out, i):
     if c < 0:
         return ORDERS_FULL
     side, lots = int(intent["side"]), int(intent["qty_lots"])
+    orders.last_id[p] = max(orders.last_id[p], order_id)
     orders.order_id[p, c] = order_id
     orders.state[p, c] = PENDING_NEW
     orders.side[p, c] = side
@@ -140,6 +143,12 @@ def on_report(orders, st, p, order_id, event, px_tick, qty_lots, maker):
     c = find_order(orders, p, order_id)
     if c < 0:
         return BAD_TRANSITION
+    return on_report_at(orders, st, p, c, event, px_tick, qty_lots, maker)
+
+
+@kernel
+def on_report_at(orders, st, p, c, event, px_tick, qty_lots, maker):
+    """`on_report` for the order in slot `c`."""
     if event == PARTIAL_FILL or event == FILL:
         return on_fill(orders, st, p, c, px_tick, qty_lots, maker)
     return change(orders, p, c, event)

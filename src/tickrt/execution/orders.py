@@ -38,6 +38,7 @@ class Orders(NamedTuple):
     live: NDArray[np.int64]  # [P] live orders
     cursor: NDArray[np.int64]  # [P] where the search for a slot starts
     sent: NDArray[np.int64]  # [P] orders sent so far
+    last_id: NDArray[np.int64]  # [P] the largest order id that was sent
     table: NDArray[np.int64]  # [states, events] state_machine.TABLE
 
 
@@ -68,5 +69,6 @@ def new_orders(strategies: int) -> Orders:
         live=whole(strategies),
         cursor=whole(strategies),
         sent=whole(strategies),
+        last_id=whole(strategies),
         table=TABLE.copy(),
     )

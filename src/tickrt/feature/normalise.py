@@ -140,7 +140,8 @@ def fit_spec(
     Args:
         events: as for `features`.
         spec: a spec that was read from a file, a shipped one's name, or a path.
-        path: the TOML file to write, missing folders are made; user columns' files are looked for beside it.
+        path: the TOML file to write, missing folders are made; user columns' files are looked for
+            beside it.
         share: use the first so much of the rows, above 0 to 1: those that the model will learn on.
         instrument: as for `features`.
 

@@ -96,9 +96,9 @@ class Features:
         return np.flatnonzero(chosen)
 
     def to_arrow(self) -> pa.Table:
-        """A table with ``time`` (UTC, to the ns), ``mid``, ``complete``, ``label`` where there are
-        labels, and one float32 column per number of a row, named as in the spec. Its metadata holds
-        the spec's name and hash, and the symbol.
+        """A table with ``time`` (UTC, in ns, as in `Session.tables`), ``mid``, ``complete``,
+        ``label`` where there are labels, and one float32 column per number of a row, named as in
+        the spec. Its metadata holds the spec's name and hash, and the symbol.
 
             table = tr.features("btc.npz", "light").to_arrow()
             polars.from_arrow(table)
@@ -106,7 +106,7 @@ class Features:
         import pyarrow as pa
 
         columns: dict[str, Any] = {
-            "time": pa.array(self.times_ns, pa.timestamp("ns", tz="UTC")),
+            "time": self.times_ns.astype("datetime64[ns]"),
             "mid": self.mid,
             "complete": self.complete,
         }

@@ -116,14 +116,16 @@ def check_duplicate(risk, p, intent, ts_ns):
     """Neither a used order id nor the same order a moment ago."""
     if int(intent["order_id"]) <= risk.last_id[p]:
         return REASON_DUPLICATE
-    window = risk.limits[p, L_DUPLICATE]
-    for i in range(risk.recent.shape[1]):
+    window, remembered = risk.limits[p, L_DUPLICATE], risk.recent.shape[1]
+    for back in range(1, remembered + 1):  # the newest first: those before one too old are older
+        i = (risk.passed[p] - back) % remembered
+        if ts_ns - risk.recent[p, i, 4] >= window:
+            return REASON_PASS
         if (
             risk.recent[p, i, 1] == int(intent["px_tick"])
             and risk.recent[p, i, 0] == int(intent["side"])
             and risk.recent[p, i, 2] == int(intent["qty_lots"])
             and risk.recent[p, i, 3] == int(intent["tif"])
-            and ts_ns - risk.recent[p, i, 4] < window
         ):
             return REASON_DUPLICATE
     return REASON_PASS

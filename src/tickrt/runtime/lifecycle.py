@@ -120,6 +120,8 @@ def run_to_end(
     gc.collect()
     failed: list[BaseException] = []
     with interrupts.deferred(notice):
+        if (earlier := interrupts.received()) is not None:
+            notice(earlier)  # it came while nobody could act on it
         started = _start([*companions, _Starter(hot.thread)], failed)
         if failed:
             stop[1] = 1

@@ -17,11 +17,13 @@ from tickrt.errors import EngineError, raise_code
 from tickrt.execution.gateways.gateway import GatewayLike, GatewayMaker
 from tickrt.market.instrument import Instrument
 from tickrt.memory.ring import FeedView
+from tickrt.observe.clock import ticks_per_ns
 from tickrt.runtime.assembly import assemble
 from tickrt.runtime.lifecycle import Companion, Ended, Progress, run_to_end
 from tickrt.runtime.recorder import Recorder
 from tickrt.runtime.report_types import Report
-from tickrt.runtime.results import Ran, counter, loop_report
+from tickrt.runtime.results import Ran, counter, latency_of, loop_report
+from tickrt.runtime.tables import Tables
 
 __all__ = ["LoopRun"]
 
@@ -108,6 +110,18 @@ class LoopRun:
     def signals(self) -> NDArray[np.void]:
         """What each decision was made on, in order: `SIGNAL_DTYPE`."""
         return self.records(codes.RECORD_SIGNAL)
+
+    @property
+    def tables(self) -> Tables:
+        """The run's fills, orders, signals and latency as Arrow tables; ask before `close`.
+
+        with Session(config) as session:
+            session.run()
+            print(session.tables.fills.to_pandas())
+        """
+        rate = ticks_per_ns()
+        latency = latency_of(self.assembly, rate)
+        return Tables(self.records, self.assembly.slots, self.markets, latency, rate)
 
     def report_of(
         self,

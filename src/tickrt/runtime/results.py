@@ -46,6 +46,7 @@ __all__ = [
     "currency",
     "engine_facts",
     "fill_rows",
+    "latency_of",
     "loop_report",
     "series",
     "summary",
@@ -127,6 +128,12 @@ def _modes(assembly: Assembly) -> dict[str, ModeName]:
         slot.name: cast(ModeName, Mode(int(modes[p])).name.lower())
         for p, slot in enumerate(assembly.slots)
     }
+
+
+def latency_of(assembly: Assembly, ticks_per_ns: float) -> dict[str, LatencySummary]:
+    """The latency of each stage, µs."""
+    hist = assembly.loop.hist
+    return {s: summary(percentiles(hist, i, ticks_per_ns)) for i, s in enumerate(STAGES)}
 
 
 def _lost(assembly: Assembly) -> dict[str, int]:
@@ -240,7 +247,7 @@ def loop_report(
         lost_records=sum(lost.values()),
         lost_records_by_kind=lost,
         modes=_modes(assembly),
-        latency_us={s: summary(percentiles(loop.hist, i, rate)) for i, s in enumerate(STAGES)},
+        latency_us=latency_of(assembly, rate),
         latency_cdf={stage: cdf(loop.hist, i, rate) for i, stage in stages},
         engine=engines[0],
         engines=engines,

@@ -36,7 +36,7 @@ class Session(LoopRun):
             data=(Path("btc.npz"),), strategies=(tr.StrategySettings(model="light_lstm"),)
         )
         with tr.Session(config) as session:
-            report = session.run()
+            report, fills = session.run(), session.tables.fills.to_pandas()
         print(report.orders, report.latency_us["tick_to_order"].p50)
 
     Args:

@@ -46,7 +46,7 @@ from tickrt.compile.intrinsics import (
     store_release,
 )
 from tickrt.compile.jit import inline_kernel, kernel
-from tickrt.execution.kernels import find_order, on_report, on_sent
+from tickrt.execution.kernels import find_order, on_report_at, on_sent
 from tickrt.feature.kernels import make_row, on_event, reset
 from tickrt.market.kernels import apply_event, best, check
 from tickrt.observe.kernels import record
@@ -357,7 +357,7 @@ def apply_report(x, i, now_ns):
         return BAD_TRANSITION
     fees = x.strategies.fees[p]
     px, maker = int(report["px_tick"]), int(report["maker"])
-    code = on_report(x.orders, x.strategies, p, order_id, event, px, lots, maker)
+    code = on_report_at(x.orders, x.strategies, p, c, event, px, lots, maker)
     record_report(x, report, ts_ns, code)
     if event == PARTIAL_FILL or event == FILL:
         x.counters[codes.COUNT_FILLS] += 1
