@@ -12,7 +12,7 @@ INSTALL = $(BIN)/python -u -m pip install --disable-pip-version-check --progress
 NAMES   = 2> >(grep -v ^WARNING >&2) | sed -un -e 's/^Collecting \([^ ]*\).*/      \1/p' \
 	-e 's/^Installing collected.*/      unpacking all of these …/p' -e '/^ERROR/p'
 
-.PHONY: help demo test check bench clean
+.PHONY: help demo test check docs bench clean
 help:            ## this list
 	@grep -E '^[a-z]+: .*##|^[a-z]+: +##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
@@ -46,6 +46,10 @@ check: $(VENV)/.stamp-dev  ## lint and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+
+docs: $(VENV)/.stamp-dev   ## the documentation as a site, in out/site; warnings are errors
+	@echo "==> documentation into out/site (about 5 s)"
+	@$(BIN)/mkdocs build --strict --quiet
 
 bench: $(VENV)/.stamp-bench ## the CPU benchmarks; JSON into benchmarks/results/
 	@echo "==> benchmarks (about half an hour)"

@@ -51,7 +51,15 @@ __all__ = [
 
 
 class TickrtError(Exception):
-    """Base of every tickrt exception. The message says where, what, and how to fix it."""
+    """Base of every tickrt exception. The message says where, what, and how to fix it.
+
+        try:
+            tr.load_events("nowhere.npz")
+        except tr.TickrtError as error:
+            print(error)
+
+    `tickrt.errors` has its kinds.
+    """
 
 
 class ConfigError(TickrtError):

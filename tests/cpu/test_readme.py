@@ -11,19 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from helpers.pages import ROOT, blocks
 from tickrt.cli import main
 from tickrt.config import load_config
 from tickrt.feature.spec import load_spec
 
-ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
-BLOCK = re.compile(r"(<!-- run -->\n)?^ *```(\w+)\n(.*?)^ *```", re.M | re.S)
-
-
-def blocks(page: Path, language: str, *, marked: bool = False) -> list[str]:
-    """The code blocks of a page in a language; `marked`: only those after ``<!-- run -->``."""
-    found = BLOCK.findall(page.read_text(encoding="utf-8"))
-    return [text for mark, kind, text in found if kind == language and (mark or not marked)]
 
 
 @pytest.mark.timeout(900)

@@ -48,6 +48,12 @@ class Clock(NamedTuple):
 class Backtest(LoopRun):
     """A backtest, built and ready to run once.
 
+        config = tr.SessionConfig(
+            data=(Path("btc.npz"),), strategies=(tr.StrategySettings(model="light_lstm"),)
+        )
+        with tr.Backtest(config) as backtest:
+            print(backtest.run().backtest.pnl_net)
+
     Args:
         config: the session; its `paper` and `pace` are not used.
         venue: the simulated venue; default: the config's gateway.

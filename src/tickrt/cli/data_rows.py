@@ -11,8 +11,10 @@ from tickrt.cli.common import Force, Json, Spec
 from tickrt.errors import ConfigError
 
 if TYPE_CHECKING:
-    from tickrt.cli.rows import FeatureRows
-    from tickrt.feature.spec import FeatureSpec
+    import numpy as np
+    import numpy.typing as npt
+
+    from tickrt.feature.rows import Features
 
 __all__ = ["rows"]
 
@@ -28,7 +30,7 @@ def rows(
     spec: Spec = None,
     horizon_ms: Annotated[
         float,
-        typer.Option(min=0.0, help="Labels say where the mid price is so much later."),
+        typer.Option(min=0.001, help="Labels say where the mid price is so much later."),
     ] = 100.0,
     force: Force = False,
     as_json: Json = False,
@@ -38,7 +40,8 @@ def rows(
     One row per completed batch, normalised as the spec says. A label is 0 down, 1 flat, 2 up over
     the horizon, −1 where the file ends before it; `complete` is false while the window before the
     row has a reset in it. A .parquet file has one column per number, named as in `tickrt spec
-    show`, and the spec's hash in its metadata; a .npz has one array `rows` instead.
+    show`, and the spec's hash in its metadata; a .npz has one array `rows` instead. Times are UTC,
+    in ns; mid prices are in quote currency.
 
     [bold]Examples[/bold]
 
@@ -48,16 +51,18 @@ def rows(
     """
     from tickrt.cli.output import check_free, emit
     from tickrt.cli.progress import working
-    from tickrt.cli.rows import feature_rows, find_spec
+    from tickrt.cli.rows import find_spec
+    from tickrt.feature.rows import features
 
     if out.suffix not in FORMATS:
         raise ConfigError(f"--out {out}: expected a name that ends in {' or '.join(FORMATS)}")
     check_free(out, force)
     found = find_spec(spec, None, str(file))
     with working(f"rows of {file.name}", as_json):
-        made = feature_rows(file, found, round(horizon_ms * 1e6))
-    _write(out, made, found)
-    labelled = made.label[made.complete & (made.label >= 0)]
+        made = features(file, found, horizon_ns=round(horizon_ms * 1e6))
+    assert made.labels is not None
+    _write(out, made, made.labels)
+    labelled = made.labels[made.samples()]
     facts = {
         "path": str(out),
         "rows": len(made.rows),
@@ -71,7 +76,7 @@ def rows(
     emit(facts, as_json, title=str(out))
 
 
-def _write(out: Path, made: FeatureRows, spec: FeatureSpec) -> None:
+def _write(out: Path, made: Features, labels: npt.NDArray[np.int8]) -> None:
     """The rows as a file that is there whole or not at all."""
     import io
 
@@ -82,16 +87,18 @@ def _write(out: Path, made: FeatureRows, spec: FeatureSpec) -> None:
         import numpy as np
 
         np.savez(
-            buffer, names=np.array(spec.names), feature_hash=np.array(spec.hash), **made._asdict()
+            buffer,
+            names=np.array(made.spec.names),
+            feature_hash=np.array(made.spec.hash),
+            rows=made.rows,
+            times_ns=made.times_ns,
+            mid=made.mid,
+            complete=made.complete,
+            label=labels,
         )
     else:
-        import pyarrow as pa
         from pyarrow import parquet
 
-        numbers = {name: made.rows[:, i] for i, name in enumerate(spec.names)}
-        others = {name: v for name, v in made._asdict().items() if name != "rows"}
-        table = pa.table({**others, **numbers})
-        said = {"tickrt.feature_hash": spec.hash, "tickrt.spec": spec.name}
-        parquet.write_table(table.replace_schema_metadata(said), buffer)
+        parquet.write_table(made.to_arrow(), buffer)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_file(out, [buffer.getvalue()])

@@ -21,9 +21,10 @@ __all__ = ["load_config"]
 def load_config(path: str | Path) -> SessionConfig:
     """Read a session. Relative paths in the file are relative to the file.
 
-    Example:
-        ``session.toml`` with ``data = ["btc.npz"]`` alone is a whole session: every other setting
-        has a default. ``tickrt config show`` prints them all.
+        config = tr.load_config("session.toml")
+
+    A file with ``data = ["btc.npz"]`` alone is a whole session: every other setting has a default.
+    ``tickrt config show`` prints them all.
 
     Raises:
         ConfigError: it cannot be read, is not TOML, or a setting is wrong; the message names the

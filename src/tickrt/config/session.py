@@ -116,6 +116,8 @@ class _Frozen(BaseModel):
 class StrategySettings(_Frozen):
     """One strategy: the model it listens to, what it does, what it may do.
 
+        tr.StrategySettings(model="light_lstm", policy=tr.MakerParams(), shadow=True)
+
     Attributes:
         name: for reports; not set: the policy's name.
         symbol: the symbol it trades; not set: the session's first.
@@ -145,6 +147,9 @@ class StrategySettings(_Frozen):
 
 class SessionConfig(_Frozen):
     """A session: recorded events in, orders out.
+
+        quoting = tr.StrategySettings(model="light_lstm", policy=tr.MakerParams())
+        tr.SessionConfig(data=(Path("btc.npz"),), strategies=(quoting,), pace=1.0)
 
     Attributes:
         data: event files, one per symbol.

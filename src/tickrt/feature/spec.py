@@ -139,7 +139,13 @@ COLUMN_KINDS: Mapping[str, Kind] = {
 
 @dataclass(frozen=True)
 class FeatureSpec:
-    """A checked spec. `mean` and `std` have `width` numbers each; clip is inf when absent."""
+    """A checked spec, as `load_spec` reads it.
+
+        spec = tr.load_spec("light")
+        spec.window, spec.width, spec.names[:3], spec.hash
+
+    `mean` and `std` have `width` numbers each; clip is inf when absent.
+    """
 
     name: str
     columns: tuple[Column, ...]
@@ -192,6 +198,8 @@ def shipped_specs() -> list[str]:
 
 def load_spec(name_or_path: str | Path) -> FeatureSpec:
     """Read a spec: a path to a TOML file, or the name of a shipped one.
+
+        spec = tr.load_spec("light")
 
     Raises:
         SpecError: there is none, it is not TOML, or a field is wrong (the message has its path).

@@ -62,6 +62,9 @@ class Described(Protocol):
 class EventFile:
     """A loaded event file.
 
+        file = tr.load_events("btc.npz")
+        file.instrument.tick_size, file.data["px"][:5]
+
     Attributes:
         data: `EVENT_DTYPE`[n], checked, batches marked.
         meta: what the file says of itself; empty for foreign files.
@@ -77,6 +80,9 @@ class EventFile:
 
 def save_events(path: str | os.PathLike[str], events: Events, meta: dict[str, Any]) -> Path:
     """Write an event file; a reader sees the old file or the whole new one, never a part.
+
+        events, meta = tr.simulate(seconds=10)
+        tr.save_events("sim.npz", events, meta)
 
     Args:
         path: ends in ``.npz``; missing folders are made.
@@ -116,6 +122,9 @@ def save_events(path: str | os.PathLike[str], events: Events, meta: dict[str, An
 
 def load_events(path: str | os.PathLike[str]) -> EventFile:
     """Read an event file (ours or hftbacktest's ``.npz``, or a bare ``.npy``), check and mark it.
+
+        file = tr.load_events("btc.npz")
+        len(file.data), file.instrument
 
     Raises:
         DataError: missing, truncated, of another format or dtype, without events, or an event that

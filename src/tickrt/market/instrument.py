@@ -37,6 +37,8 @@ __all__ = ["KNOWN", "Instrument"]
 class Instrument:
     """One contract.
 
+        tr.Instrument("MYCOIN", tick_size=0.01, lot_size=0.1, taker_fee=0.0004)
+
     Attributes:
         symbol: the venue's name of it.
         tick_size: smallest price step, in quote currency.

@@ -135,6 +135,11 @@ def _view(
 class Ring:
     """A single-producer single-consumer ring of 64-byte records.
 
+        ring = tr.Ring.create(None)
+        ring.publish(tr.load_events("btc.npz").data[:1000])
+        ring.read(10)
+        ring.unlink()
+
     Make one with `create` or `attach`. The consumer uses `view` (compiled code) or `read` (copies);
     the producer uses `publish`, `beat` and `close`. Whoever created it calls `unlink` at the end.
     """

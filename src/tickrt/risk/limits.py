@@ -66,6 +66,8 @@ _MAY_BE_ZERO = ("symbols", "min_signal", "duplicate_ns")
 class RiskLimits:
     """The limits of one strategy. Money is in the account's currency (the coin, if inverse).
 
+        tr.StrategySettings(risk=tr.RiskLimits(max_order_lots=5, max_loss=0.05))
+
     Attributes:
         symbols: indices of the symbols that it may trade; None: all.
         max_data_age_ns: largest time since the newest event.

@@ -36,6 +36,13 @@ FEED_EVENTS = 1 << 17  # room of the ring that files are fed through: 9 MiB
 class Session(LoopRun):
     """Recorded or live events through the loop.
 
+        config = tr.SessionConfig(
+            data=(Path("btc.npz"),), strategies=(tr.StrategySettings(model="light_lstm"),)
+        )
+        with tr.Session(config) as session:
+            report, fills = session.run(), session.tables.fills.to_pandas()
+        print(report.orders, report.latency_us["tick_to_order"].p50)
+
     Args:
         config: the session.
         feed: where events come from instead of the config's files: a `FeedView` (a ring that

@@ -239,7 +239,7 @@ class Simulator:
         return self._buffer[:n]
 
     def meta(self, count: int) -> dict[str, Any]:
-        """Metadata for `market.io.save_events`, JSON-ready."""
+        """Metadata for `save_events`, JSON-ready."""
         return {
             "symbol": self.symbol,
             "instrument": {**self.calibration.instrument, "symbol": self.symbol},
@@ -265,6 +265,9 @@ def simulate(
 ) -> tuple[Events, dict[str, Any]]:
     """Make a session of market data.
 
+        events, meta = tr.simulate(seconds=60, seed=1)
+        tr.save_events("sim.npz", events, meta)
+
     Args:
         seconds: how long, in exchange time; or
         events: how many at least (the last message is complete). Exactly one of the two.
@@ -275,7 +278,7 @@ def simulate(
         progress: called now and then with the finished share, 0…1.
 
     Returns:
-        Events, EVENT_DTYPE[n], and the metadata for `market.io.save_events`.
+        Events, EVENT_DTYPE[n], and the metadata for `save_events`.
 
     Raises:
         ConfigError: neither or both of `seconds` and `events`, or one that is not positive.

@@ -62,6 +62,8 @@ class FallbackParams:
 class TakerParams:
     """The taker: an IOC order at the touch when the signal passes a threshold.
 
+        tr.StrategySettings(policy=tr.TakerParams(enter_threshold=0.4, max_position_lots=5))
+
     Attributes:
         enter_threshold: buys when signal ≥ this, sells when signal ≤ −this; in 0…1.
         exit_threshold: closes a long when signal ≤ −this (a short when signal ≥ this); at most
@@ -103,6 +105,8 @@ class MakerParams:
     The quotes stand `half_spread_ticks` around
     ``mid + signal · signal_skew_ticks − position / max_position · position_skew_ticks``
     (the inventory skew of Avellaneda and Stoikov 2008, linear in the position) and never cross.
+
+        tr.StrategySettings(policy=tr.MakerParams(half_spread_ticks=2.0))
 
     Attributes:
         qty_lots: lots of one quote.

@@ -1,4 +1,4 @@
-"""The shipped networks in torch: training loop and ONNX export. Imports torch; nothing else may.
+"""The shipped networks in torch, and how they are trained. Imports torch.
 
 The network is an LSTM over the rows of a window, a linear layer on its last output, and a softmax:
 ``rows`` [batch, T, F] → ``probabilities`` [batch, 3]. It is trained on chunks of 1.5 windows with a
@@ -10,27 +10,21 @@ from __future__ import annotations
 
 import copy
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from tickrt.errors import ModelError
+from tickrt.feature.normalise import Mirror, mirror_of
 from tickrt.feature.spec import FeatureSpec
-from tickrt.training.dataset import F4, I8, Mirror, mirror_of
+from tickrt.training.dataset import F4, I8
 from tickrt.training.evaluate import batches, metrics
 
-__all__ = ["Recipe", "export", "fit"]
-
-OPSET = 17
-EXPORT_TOLERANCE = 1e-5  # of a probability
+__all__ = ["Recipe", "Window", "fit"]
 
 
 @dataclass(frozen=True)
@@ -220,84 +214,3 @@ def _validate(
         "macro_f1": figures["macro_f1"],
         "mcc": figures["mcc"],
     }
-
-
-def _is_zero(makers: dict[str, Any], name: str) -> bool:
-    """Whether a value is zeros of a computed shape, or a slice of such."""
-    maker = makers.get(name)
-    if maker is not None and maker.op_type == "Slice":
-        return _is_zero(makers, maker.input[0])
-    if maker is None or maker.op_type != "ConstantOfShape":
-        return False
-    values = [onnx.numpy_helper.to_array(a.t) for a in maker.attribute if a.name == "value"]
-    return not any(value.any() for value in values)
-
-
-def drop_zero_states(graph: Any) -> None:
-    """Take out the zero initial states that torch computes from the batch size.
-
-    ONNX starts an LSTM at zero when none is given; without them the graph has no shape arithmetic.
-    """
-    makers = {output: node for node in graph.node for output in node.output}
-    for node in graph.node:
-        if node.op_type == "LSTM":
-            for i in range(5, min(7, len(node.input))):
-                if _is_zero(makers, node.input[i]):
-                    node.input[i] = ""
-            while node.input and not node.input[-1]:
-                node.input.pop()
-    used = {output.name for output in graph.output}
-    for node in reversed(list(graph.node)):
-        if used.isdisjoint(node.output):
-            graph.node.remove(node)
-        else:
-            used.update(node.input)
-
-
-def export(
-    network: Network, window: int, width: int, path: Path, metadata: dict[str, str]
-) -> float:
-    """Write the ONNX file; compare it with torch.
-
-    Returns:
-        the largest difference of a probability between torch and ONNX Runtime on 64 random windows.
-
-    Raises:
-        ModelError: they differ by more than rounding.
-    """
-    import onnxruntime as ort
-
-    whole = Window(network).eval()  # as a whole: export puts back the mode that it finds
-    example = torch.zeros(2, window, width)
-    with warnings.catch_warnings():
-        # torch warns of LSTMs with a variable batch; the comparison below is with another batch.
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            whole,
-            (example,),
-            str(path),
-            input_names=["rows"],
-            output_names=["probabilities"],
-            opset_version=OPSET,
-            dynamic_axes={"rows": {0: "batch"}, "probabilities": {0: "batch"}},
-            dynamo=False,
-        )
-    model = onnx.load(path)
-    drop_zero_states(model.graph)
-    for key, value in sorted(metadata.items()):
-        entry = model.metadata_props.add()
-        entry.key, entry.value = key, value
-    onnx.checker.check_model(model, full_check=True)
-    onnx.save(model, path)
-    x = torch.randn(64, window, width, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        expected = whole(x).numpy()
-    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    got = session.run(["probabilities"], {"rows": x.numpy()})[0]
-    difference = float(np.abs(got - expected).max())
-    if not difference < EXPORT_TOLERANCE:
-        raise ModelError(
-            f"{path}: ONNX Runtime's probabilities differ from torch's by {difference:.1g}, "
-            f"expected less than {EXPORT_TOLERANCE}: this export is wrong, do not use it"
-        )
-    return difference

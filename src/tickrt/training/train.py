@@ -13,26 +13,18 @@ import argparse
 import dataclasses
 import json
 import platform
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tickrt.errors import ConfigError
-from tickrt.feature.spec import FeatureSpec, load_spec
+from tickrt.feature.normalise import mirror_of, normalisation, normalised, write_spec
+from tickrt.feature.spec import load_spec
 from tickrt.training.card import write_card
-from tickrt.training.dataset import (
-    F4,
-    I8,
-    Split,
-    TrainingRows,
-    load_session,
-    mirror_of,
-    normalisation,
-    split_by_time,
-)
+from tickrt.training.dataset import I8, Split, TrainingRows, load_session, split_by_time
 from tickrt.training.evaluate import Baselines, evaluate, predict
+from tickrt.training.export import export_onnx
 
 if TYPE_CHECKING:
     from tickrt.training.network import Recipe
@@ -60,32 +52,6 @@ def recipes() -> dict[str, Recipe]:
     }
 
 
-def normalised(rows: F4, spec: FeatureSpec) -> F4:
-    """Rows as the running spec makes them (`kernels._store`)."""
-    inv_std = (1.0 / np.array(spec.std)).astype(np.float32)
-    out = (rows - np.array(spec.mean, np.float32)) * inv_std
-    clipped: F4 = np.clip(out, -spec.clip, spec.clip, dtype=np.float32)
-    return clipped
-
-
-def write_spec(spec: FeatureSpec, mean: list[float], std: list[float], path: Path) -> FeatureSpec:
-    """Write `spec` with a normalisation to `path`; its text above [normalisation] is kept.
-
-    Returns:
-        the spec as it reads now.
-    """
-    assert spec.path is not None
-    text = re.split(r"(?m)^\[normalisation\]$", spec.path.read_text(encoding="utf-8"))[0].rstrip()
-    lines = [text, "", "[normalisation]"]
-    for name, values in (("mean", mean), ("std", std)):
-        lines.append(f"{name} = [")
-        for i in range(0, len(values), 8):
-            lines.append("  " + ", ".join(f"{v!r}" for v in values[i : i + 8]) + ",")
-        lines.append("]")
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return load_spec(path)
-
-
 def train(
     name: str, data: Path, unseen: list[Path], out: Path, threads: int, seed: int, stride: int
 ) -> dict[str, Any]:
@@ -93,7 +59,7 @@ def train(
     import torch
     from rich.progress import Progress
 
-    from tickrt.training.network import export, fit
+    from tickrt.training.network import Window, fit
 
     torch.set_num_threads(threads)
     recipe = recipes()[name]
@@ -120,13 +86,8 @@ def train(
             seed,
             progress,
         )
-    onnx = out / f"{name}.onnx"
-    metadata = {
-        "tickrt.feature_hash": spec.hash,
-        "tickrt.horizon_ns": str(recipe.horizon_ns),
-        "tickrt.spec": spec.name,
-    }
-    difference = export(network, spec.window, spec.width, onnx, metadata)
+    metadata = {"tickrt.horizon_ns": str(recipe.horizon_ns)}
+    made = export_onnx(Window(network), out / f"{name}.onnx", spec, metadata=metadata)
     figures = {
         "name": name,
         "spec": spec.name,
@@ -136,7 +97,7 @@ def train(
         "width": spec.width,
         "parameters": sum(p.numel() for p in network.parameters()),
         "recipe": dataclasses.asdict(recipe) | {"seed": seed},
-        "torch_minus_onnxruntime": difference,
+        "torch_minus_onnxruntime": made.difference,
         "made_with": made_with(torch.__version__),
         "history": [{k: round(v, 4) for k, v in h.items()} for h in history],
         "parts": _parts(session, split),

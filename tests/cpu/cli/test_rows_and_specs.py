@@ -10,7 +10,7 @@ import pytest
 from pyarrow import parquet
 
 from helpers.commands import Result
-from tickrt.cli.rows import feature_rows
+from tickrt.feature.rows import features
 from tickrt.feature.spec import load_spec
 
 Tickrt = Callable[..., Result]
@@ -20,7 +20,7 @@ def test_rows_as_npz_and_parquet_are_the_loops(
     tickrt: Tickrt, session: Path, tmp_path: Path
 ) -> None:
     spec = load_spec(session / "tiny4.toml")
-    expected = feature_rows(session / "btc.npz", spec, 100_000_000)
+    expected = features(session / "btc.npz", spec, horizon_ns=100_000_000)
     given = ["data", "rows", session / "btc.npz", "--spec", session / "tiny4.toml"]
     facts = tickrt(*given, "-o", tmp_path / "r.npz", "--json").json()
     assert facts["rows"] == len(expected.rows) == 300
@@ -29,15 +29,12 @@ def test_rows_as_npz_and_parquet_are_the_loops(
     with np.load(tmp_path / "r.npz") as file:
         assert list(file["names"]) == list(spec.names)
         assert str(file["feature_hash"]) == spec.hash
-        for name, value in expected._asdict().items():
-            np.testing.assert_array_equal(file[name], value)
+        np.testing.assert_array_equal(file["label"], expected.labels)
+        for name in ("rows", "times_ns", "mid", "complete"):
+            np.testing.assert_array_equal(file[name], getattr(expected, name))
     assert tickrt(*given, "-o", tmp_path / "r.parquet", "--horizon-ms", 100).code == 0
     table = parquet.read_table(tmp_path / "r.parquet")
-    assert table.column_names == ["time_ns", "mid", "label", "complete", *spec.names]
-    assert table.schema.metadata[b"tickrt.feature_hash"] == spec.hash.encode()
-    for i, name in enumerate(spec.names):
-        np.testing.assert_array_equal(table[name].to_numpy(), expected.rows[:, i])
-    np.testing.assert_array_equal(table["label"].to_numpy(), expected.label)
+    assert table.equals(expected.to_arrow(), check_metadata=True)
 
 
 @pytest.mark.parametrize(

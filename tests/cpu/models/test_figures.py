@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tickrt.feature.normalise import mirror_of, normalisation, normalised
 from tickrt.feature.spec import load_spec
 from tickrt.feeds.captures.convert import convert
 from tickrt.models import find_model
-from tickrt.training.dataset import load_session, mirror_of, normalisation, split_by_time
+from tickrt.training.dataset import load_session, split_by_time
 from tickrt.training.evaluate import metrics, predict
-from tickrt.training.train import normalised
 
 
 @pytest.mark.data

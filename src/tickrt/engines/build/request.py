@@ -27,6 +27,9 @@ BACKENDS = get_args(BuildBackend)
 class BuildRequest:
     """What to build.
 
+        request = tr.BuildRequest(Path("mine.onnx"), precision="fp16", tolerance=1e-2)
+        tr.build(request, "mine16.bundle")
+
     Attributes:
         backend: one of `BACKENDS`.
         targets: GPU architectures, for TensorRT-RTX; empty: this machine's.

@@ -26,7 +26,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tickrt.engines.bundle.crypto import AesKey, PublicKey
+from tickrt.engines.bundle.crypto import AesKey, PublicKey, load_public_key
 from tickrt.engines.bundle.format import Bundle, open_bundle, read_manifest
 from tickrt.engines.bundle.manifest import Manifest
 from tickrt.engines.registry.audit import AuditLog, Record
@@ -92,9 +92,14 @@ def _fold(records: Sequence[Record]) -> _State:
 class Registry:
     """The registry at `root`.
 
+        registry = tr.Registry("models", allow_unsigned=True, create=True)
+        digest = registry.add("mine.bundle", note="first")
+        registry.promote(digest, "live")
+
     Args:
         root: the folder; `create=True` makes it.
-        trust: public keys; only bundles signed by one of them come in or go out.
+        trust: public keys, or where they are (``file:PATH``); only bundles signed by one of them
+            come in or go out.
         allow_unsigned: without `trust`, hold bundles whose signature nobody verified.
 
     Raises:
@@ -103,13 +108,13 @@ class Registry:
 
     def __init__(
         self,
-        root: Path,
-        trust: Sequence[PublicKey] = (),
+        root: str | os.PathLike[str],
+        trust: Sequence[PublicKey | str] = (),
         allow_unsigned: bool = False,
         create: bool = False,
     ) -> None:
-        self.root = root
-        self._trust = tuple(trust)
+        self.root = root = Path(root)
+        self._trust = [load_public_key(k) if isinstance(k, str) else k for k in trust]
         self._allow_unsigned = allow_unsigned
         self._objects = root / "objects"
         self._log = AuditLog(root / "audit.jsonl")
@@ -137,7 +142,7 @@ class Registry:
     def _open(self, path: Path, key: AesKey | None = None) -> Bundle:
         return open_bundle(path, self._trust, key, self._allow_unsigned)
 
-    def add(self, source: Path, note: str = "") -> str:
+    def add(self, source: str | os.PathLike[str], note: str = "") -> str:
         """Verify a bundle and take a copy in; one that is held already stays as it is.
 
         Returns:
@@ -147,6 +152,7 @@ class Registry:
             BundleError, TamperedError: it is damaged, or not signed by a trusted key.
             RegistryError: the registry cannot be written.
         """
+        source = Path(source)
         with self._open(source) as bundle:
             bundle.verify()
             digest = bundle.digest

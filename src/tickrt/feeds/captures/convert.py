@@ -61,6 +61,8 @@ def convert(
 ) -> dict[str, Any]:
     """Convert raw captures of one symbol to an event file.
 
+        tr.convert(["btc_1.gz", "btc_2.gz"], "btc.npz", on_gap="resync")
+
     Args:
         paths: one capture or several that are played as one session, in order; gzip or plain text.
         out: the event file to write (``.npz``); replaced at once when it is complete.

@@ -1,4 +1,4 @@
-"""Compiled replay of an event file into feature rows, for training."""
+"""Compiled replay of an event file into feature rows."""
 
 from __future__ import annotations
 
