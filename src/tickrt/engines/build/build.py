@@ -29,22 +29,20 @@ from tickrt.engines.build.lower import (
 )
 from tickrt.engines.build.parity import (
     TOLERANCES,
-    Array,
     OrtGraph,
-    Run,
     chunk_of,
     compare,
     run_all,
     windows_of,
 )
 from tickrt.engines.build.request import BuildRequest, choose_backend, resolve_targets
-from tickrt.engines.bundle.compat import library_version, platform_name
 from tickrt.engines.bundle.crypto import AesKey, SigningKey
 from tickrt.engines.bundle.format import write_bundle
+from tickrt.engines.bundle.machine import gpus, library_version, platform_name
 from tickrt.engines.bundle.manifest import Builder, Calibration, EngineInfo, Manifest, Parity
+from tickrt.engines.graph.interface import Array, Run
 from tickrt.engines.graph.load import load_onnx, model_info, tensor_infos
 from tickrt.engines.tensorrt.builder import Library
-from tickrt.engines.tensorrt.gpu import gpus
 from tickrt.engines.tensorrt.run import PlanRunner, why_not_here
 from tickrt.errors import BuildError, PrecisionError
 

@@ -10,20 +10,18 @@ the Kullback-Leibler divergence (nats) of the outputs where they are distributio
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from onnx import ModelProto
 
 from tickrt.engines.bundle.manifest import Parity
+from tickrt.engines.graph.interface import Array, Run
 from tickrt.errors import EngineError, ModelError
 
 __all__ = ["TOLERANCES", "OrtGraph", "chain", "compare", "fused_layers", "run_all", "windows_of"]
-
-Array = np.ndarray[Any, Any]
-Run = Callable[[dict[str, Array]], dict[str, Array]]
 
 TOLERANCES: Final = {"fp32": 1e-4, "fp16": 1e-2, "bf16": 5e-2, "int8": 5e-2, "fp8": 1e-1}
 _EPSILON: Final = 1e-12
