@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -41,6 +40,7 @@ from tickrt.compile.codes import (
     SNAPSHOT,
 )
 from tickrt.errors import ConfigError, DataError
+from tickrt.files import replacing
 from tickrt.market.instrument import KNOWN, Instrument
 from tickrt.memory.records import EVENT_DTYPE
 
@@ -100,17 +100,8 @@ def save_events(path: str | os.PathLike[str], events: Events, meta: dict[str, An
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{target}: meta: expected JSON values: {error}") from error
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez_compressed(file, data=events, meta=np.frombuffer(text.encode(), np.uint8))
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with replacing(target) as file:
+        np.savez_compressed(file, data=events, meta=np.frombuffer(text.encode(), np.uint8))
     return target
 
 
@@ -242,13 +233,6 @@ def _completed(data: Events) -> npt.NDArray[np.int64]:
     times = np.append(data["local_ts"][ends], latest)  # the last for events after the last batch
     batch: npt.NDArray[np.int64] = np.searchsorted(ends, np.arange(len(data)), side="left")
     return np.asarray(times[batch], np.int64)
-
-
-def _umask() -> int:
-    """The process's file-mode mask; there is no way to read it without setting it."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _read(source: Path) -> tuple[Events, dict[str, Any]]:
