@@ -38,7 +38,7 @@ MAY_IMPORT = {
     "models": BASE,
     "config": BASE | {"strategy", "risk", "execution"},
     "observe": BASE,
-    "training": MARKET | {"feature", "models"},
+    "training": MARKET | {"feature", "models", "engines"},
 }
 MAY_IMPORT["runtime"] = set(MAY_IMPORT) - {"simulation", "training"}
 MAY_IMPORT["report"] = MAY_IMPORT["runtime"] | {"runtime"}

@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from tickrt.engines.graph.ort import open_session
 from tickrt.errors import ModelError
 from tickrt.feature.spec import FeatureSpec
 from tickrt.training.dataset import F4, I8, Mirror, mirror_of
@@ -265,7 +266,6 @@ def export(
     Raises:
         ModelError: they differ by more than rounding.
     """
-    import onnxruntime as ort
 
     whole = Window(network).eval()  # as a whole: export puts back the mode that it finds
     example = torch.zeros(2, window, width)
@@ -292,7 +292,7 @@ def export(
     x = torch.randn(64, window, width, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         expected = whole(x).numpy()
-    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    session = open_session(path.read_bytes(), threads=0)
     got = session.run(["probabilities"], {"rows": x.numpy()})[0]
     difference = float(np.abs(got - expected).max())
     if not difference < EXPORT_TOLERANCE:

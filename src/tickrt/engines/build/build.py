@@ -28,7 +28,6 @@ from tickrt.engines.build.lower import (
 )
 from tickrt.engines.build.parity import (
     TOLERANCES,
-    OrtGraph,
     chunk_of,
     compare,
     run_all,
@@ -41,6 +40,7 @@ from tickrt.engines.bundle.machine import gpus, library_version, platform_name
 from tickrt.engines.bundle.manifest import Builder, Calibration, EngineInfo, Manifest, Parity
 from tickrt.engines.graph.interface import Array, Run
 from tickrt.engines.graph.load import load_onnx, model_info, tensor_infos
+from tickrt.engines.graph.ort import OrtGraph
 from tickrt.engines.tensorrt.builder import Library
 from tickrt.engines.tensorrt.run import PlanRunner, why_not_here
 from tickrt.environment import cache_folder

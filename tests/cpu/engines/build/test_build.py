@@ -15,11 +15,12 @@ from helpers.engine_zoo import ZOO, F, H, Net, T
 from tickrt.engines.build import build as build_module
 from tickrt.engines.build import request as request_module
 from tickrt.engines.build.build import SOURCE, BuildRequest, build, write_built
-from tickrt.engines.build.parity import OrtGraph, compare, windows_of
+from tickrt.engines.build.parity import compare, windows_of
 from tickrt.engines.build.request import rebuild_request
 from tickrt.engines.bundle.compat import check_here, load_bundle
 from tickrt.engines.bundle.format import open_bundle
 from tickrt.engines.bundle.machine import Gpu, Here, gpus
+from tickrt.engines.graph.ort import OrtGraph
 from tickrt.engines.precision.convert import Precision
 from tickrt.engines.precision.sparsity import is_two_four
 from tickrt.engines.tensorrt.builder import EngineOptions, build_engine, find_library, plan_validity
