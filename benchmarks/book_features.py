@@ -31,6 +31,7 @@ from benchmarks import _rivals
 from benchmarks._book_features_kernels import replay_book, replay_rows
 from benchmarks._machine import write_result
 from tickrt.compile.codes import LOCAL
+from tickrt.environment import data_folder
 from tickrt.errors import raise_code
 from tickrt.feature.spec import load_spec
 from tickrt.feature.streams import new_streams
@@ -51,7 +52,7 @@ def recorded_capture() -> EventFile:
     """The BTC capture as an event file, converted anew into a temporary folder."""
     from tickrt.feeds.captures.convert import convert
 
-    folder = Path(os.environ.get("TICKRT_DATA") or ROOT.parent / "shared" / "data") / "binance_cm"
+    folder = data_folder(ROOT.parent / "shared" / "data") / "binance_cm"
     if not folder.is_dir():
         sys.exit(f"recorded market data is not in {folder}: set TICKRT_DATA, or give --data FILE")
     with tempfile.TemporaryDirectory() as temporary:

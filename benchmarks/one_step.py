@@ -20,8 +20,8 @@ import numpy as np
 import onnx
 
 from benchmarks._machine import write_result
+from tickrt.engines.graph.ort import open_session
 from tickrt.engines.split import split
-from tickrt.engines.split.graph import run_options
 from tickrt.models.architectures.zoo import recurrent
 
 SHAPES = {"lstm-s": (2, 96, 64, 128), "lstm-m": (3, 160, 96, 192), "lstm-seed": (2, 128, 100, 402)}
@@ -29,9 +29,7 @@ SHAPES = {"lstm-s": (2, 96, 64, 128), "lstm-m": (3, 160, 96, 192), "lstm-seed": 
 
 def _call(model: onnx.ModelProto) -> Any:
     """A function that runs the model once, with everything bound."""
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(model.SerializeToString(), run_options())
+    session = open_session(model)
     binding, rng = session.io_binding(), np.random.default_rng(0)
     for entry in session.get_inputs():
         shape = [d if isinstance(d, int) else 1 for d in entry.shape]

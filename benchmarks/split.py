@@ -27,6 +27,7 @@ import numpy as np
 from benchmarks._machine import write_result
 from benchmarks.book_features import CAPTURE
 from tickrt.engines.split.compare import compare
+from tickrt.environment import data_folder
 from tickrt.models.architectures.zoo import TRAINED, ZOO, make, trained
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,9 +36,9 @@ PARITY = 1e-5
 SPEC = "l2_100x100"
 
 
-def data_folder() -> Path:
+def recorded() -> Path:
     """Where the recorded data is."""
-    folder = Path(os.environ.get("TICKRT_DATA") or ROOT.parent / "shared" / "data")
+    folder = data_folder(ROOT.parent / "shared" / "data")
     if not folder.is_dir():
         sys.exit(f"recorded market data is not in {folder}: set TICKRT_DATA")
     return folder
@@ -77,7 +78,7 @@ def real_time(wanted: bool) -> Iterator[None]:
 
 def run(names: list[str], seconds: float, windows: int, realtime: bool) -> dict[str, Any]:
     """Compare the models by name."""
-    folder = data_folder()
+    folder = recorded()
     rows = real_rows(folder, windows + 127)
     found: dict[str, Any] = {}
     for name in names:

@@ -56,7 +56,7 @@ def tickrt(*arguments: str, cache: str) -> tuple[float, dict[str, Any]]:
         [*command, *arguments, "--json"],
         check=True,
         stdout=subprocess.PIPE,
-        env={**os.environ, "NUMBA_CACHE_DIR": cache},
+        env={**os.environ, "XDG_CACHE_HOME": cache},
     )
     return time.perf_counter() - started, json.loads(done.stdout)
 
@@ -76,7 +76,7 @@ def measure(folder: Path, repetitions: int) -> dict[str, Any]:
     tickrt("data", "simulate", "-o", data, "--events", str(EVENTS), cache=cache)
     _, cold = tickrt("run", "--data", data, "--out", str(folder / "out"), cache=cache)
     command = [sys.executable, "-c", OPEN, data]
-    warm = [seconds(command, NUMBA_CACHE_DIR=cache) for _ in range(repetitions)]
+    warm = [seconds(command, XDG_CACHE_HOME=cache) for _ in range(repetitions)]
     return {
         "python_s": statistics.median(bare),
         "import_s": statistics.median(b - a for a, b in zip(bare, imported, strict=True)),

@@ -1,9 +1,10 @@
-"""Files that are there whole or not at all, whatever happens while they are written.
+"""Files and folders that are there whole or not at all, whatever happens while they are written.
 
-Entry points: `write_file` (temporary file, fsync, rename, fsync of the folder), `sync_folder`.
+Entry points: `replacing` (a file, as an open one), `write_file` (a file, from bytes), `new_folder`,
+`sync_folder`. Each writes beside the target, flushes to the disk, renames, and flushes the folder.
 
-Invariants: a reader sees the old content or the new, never a part; a file left over from a crash is
-hidden (`.tmp-…`) and harmless.
+Invariants: a reader sees the old content or the new, never a part; what is left over from a crash
+is hidden (`.tmp-…`) and harmless.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-from collections.abc import Iterable
+import shutil
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
-__all__ = ["TEMPORARY", "sync_folder", "write_file"]
+__all__ = ["TEMPORARY", "new_folder", "replacing", "sync_folder", "write_file"]
 
 TEMPORARY = ".tmp-"
 
@@ -28,26 +31,72 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def write_file(path: Path, chunks: Iterable[bytes], mode: int = 0o644) -> None:
-    """Write `chunks` to `path` atomically and durably; an existing file is replaced.
+def _beside(path: Path) -> Path:
+    return path.parent / f"{TEMPORARY}{path.name}-{secrets.token_hex(6)}"
+
+
+@contextlib.contextmanager
+def replacing(path: Path, mode: int = 0o666) -> Iterator[BinaryIO]:
+    """An open binary file that becomes `path`, atomically and durably, when the block ends.
+
+    Args:
+        path: an existing file is replaced; its folder must be there.
+        mode: permissions, less the process's mask.
 
     Raises:
-        OSError: as the file system gives it; then `path` is as it was.
+        OSError: as the file system gives it; then, as after any exception in the block, `path` is
+            as it was.
     """
-    temporary = path.parent / f"{TEMPORARY}{path.name}-{secrets.token_hex(6)}"
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    temporary = _beside(path)
+    handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode)
     try:
-        try:
-            for chunk in chunks:
-                view = memoryview(chunk)
-                while view:
-                    view = view[os.write(handle, view) :]
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
             os.fsync(handle)
-        finally:
-            os.close(handle)
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
+    sync_folder(path.parent)
+
+
+def write_file(path: Path, chunks: Iterable[bytes], mode: int = 0o644) -> None:
+    """Write `chunks` to `path` as `replacing` does.
+
+    Raises:
+        OSError: as the file system gives it; then `path` is as it was.
+    """
+    with replacing(path, mode) as file:
+        for chunk in chunks:
+            file.write(chunk)
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A folder to be filled that becomes `path` when the block ends; missing parents are made.
+
+    Where `path` is a folder with content by then, another process was first: that one stays.
+
+    Raises:
+        OSError: as the file system gives it; then, as after any exception in the block, `path` is
+            as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _beside(path)
+    temporary.mkdir()
+    try:
+        yield temporary
+        for item in temporary.iterdir():
+            with item.open("rb") as file:
+                os.fsync(file.fileno())
+        sync_folder(temporary)
+        try:
+            os.rename(temporary, path)
+        except OSError:
+            if not (path.is_dir() and any(path.iterdir())):
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
     sync_folder(path.parent)

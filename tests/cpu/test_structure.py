@@ -25,7 +25,8 @@ ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "src" / "tickrt"
 FILE_LINES, FUNCTION_LINES = 500, 70
 
-BASE = {"__version__", "errors", "files", "interrupts", "literals", "compile", "memory"}
+BASE = {"__version__", "environment", "errors", "files", "interrupts", "literals"}
+BASE |= {"compile", "memory"}
 MARKET = BASE | {"market"}
 MAY_IMPORT = {
     **dict.fromkeys(BASE - {"errors"}, BASE),
@@ -73,7 +74,13 @@ PUBLIC = {
         "problems",
         "to_toml",
     ],
-    "tickrt.feeds.captures.convert": ["KINDS", "KIND_NAMES", "convert", "count_events"],
+    "tickrt.feeds.captures.convert": [
+        "KINDS",
+        "KIND_NAMES",
+        "ConvertOptions",
+        "convert",
+        "count_events",
+    ],
     "tickrt.memory.ring": ["FeedView", "Ring", "array_view"],
     "tickrt.market.instrument": ["KNOWN", "Instrument"],
     "tickrt.models": ["ModelFiles", "find_model", "list_models"],
@@ -174,6 +181,16 @@ def test_constants_that_kernels_share_are_declared_once() -> None:
             found = {n.id for t in targets for n in ast.walk(t) if isinstance(n, ast.Name)}
             again += [f"{name_of(path)}: {name}" for name in sorted(found & names)]
     assert not again
+
+
+def test_the_environment_is_read_in_one_place() -> None:
+    readers = {
+        name_of(path)
+        for path in sources("src")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and node.attr in ("environ", "environb", "getenv")
+    }
+    assert readers == {"environment.py"}
 
 
 def test_no_test_module_imports_another() -> None:
@@ -358,6 +375,20 @@ def test_nothing_heavy_is_imported_early(code: str, allowed: str) -> None:
     run = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
     loaded = run.stdout.splitlines()[-1].split()[1:]
     assert set(loaded) <= set(allowed.split())
+
+
+def test_importing_everything_leaves_numba_as_it_was() -> None:
+    probe = (
+        "import os, numba, pkgutil, importlib, tickrt\n"
+        "before = dict(vars(numba.config)), numba.config.CACHE_DIR\n"
+        f"names = {[n for n in modules() if not n.startswith('tickrt.training')]!r}\n"
+        "for name in names:\n"
+        "    try: importlib.import_module(name)\n"
+        "    except ImportError: pass\n"
+        "assert 'tickrt.runtime.session' in __import__('sys').modules\n"
+        "assert (dict(vars(numba.config)), numba.config.CACHE_DIR) == before\n"
+    )
+    subprocess.run([sys.executable, "-c", probe], check=True)
 
 
 def test_every_code_has_its_exception() -> None:

@@ -52,6 +52,7 @@ def convert(
     """
     from tickrt.cli.output import check_free, emit
     from tickrt.cli.progress import bar
+    from tickrt.feeds.captures.convert import ConvertOptions
     from tickrt.feeds.captures.convert import convert as convert_captures
 
     check_free(out, force)
@@ -63,7 +64,7 @@ def convert(
             symbol=symbol,
             on_gap=on_gap,
             snapshot=snapshot or None,
-            keep_bbo=keep_bbo,
+            options=ConvertOptions(keep_bbo=keep_bbo),
             progress=report,
         )
     emit(summary, as_json, title=str(out))

@@ -87,12 +87,11 @@ class FirstCompile:
 
 def first_compile(what: str) -> FirstCompile:
     """What compiling will cost a command now."""
-    from tickrt.compile.jit import JIT
-    from tickrt.compile.jit import config as numba_config  # type: ignore[attr-defined]
+    from tickrt.compile.jit import JIT, compiled_dir
 
     # The cache is of this very source (`compile.jit`), and Numba's files in it of where it lies.
     place = hashlib.sha256(str(Path(__file__).parent).encode()).hexdigest()[:12]
-    marks = {p: Path(numba_config.CACHE_DIR) / f"{p}-{place}.compiled" for p in _PARTS[what]}
+    marks = {p: compiled_dir() / f"{p}-{place}.compiled" for p in _PARTS[what]}
     missing = [part for part, mark in marks.items() if not mark.exists()]
     about_s = sum(_USUAL_S[part] for part in missing) if JIT and what in missing else 0.0
     return FirstCompile(what, about_s, marks[what])

@@ -4,7 +4,8 @@
 disk; `c_function` makes a C function of int64 arguments that compiled code can call by its address.
 Numba's own cache looks only at the file that holds the function, not at the files of the
 functions that it calls; so the cache folder here is named after a digest of *all* of tickrt's
-compiled source, and a changed callee can never be served from an old cache.
+compiled source, and a changed callee can never be served from an old cache. Numba's own settings
+are as they were after every call: code of others is cached where it was.
 
 `JIT` is False under ``NUMBA_DISABLE_JIT=1``: then the same kernels run as plain Python.
 """
@@ -13,9 +14,10 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +25,13 @@ import numba
 from numba import config, types
 
 from tickrt import __version__
+from tickrt.environment import compiled_folder
 
 __all__ = [
     "JIT",
     "CFunction",
     "c_function",
-    "cache_dir",
+    "compiled_dir",
     "inline_kernel",
     "kernel",
     "kernel_internal",
@@ -37,6 +40,7 @@ __all__ = [
 JIT = not config.DISABLE_JIT
 
 
+@cache
 def _digest() -> str:
     """SHA-256 over every compiled source file of the package and Numba's version."""
     root = Path(__file__).parent.parent
@@ -51,16 +55,20 @@ def _digest() -> str:
     return digest.hexdigest()[:16]
 
 
-def cache_dir() -> Path:
-    """Where compiled kernels are kept: ``$NUMBA_CACHE_DIR`` or the user's cache folder."""
-    base = os.environ.get("NUMBA_CACHE_DIR")
-    if base:
-        return Path(base)
-    home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(home) / "tickrt" / "numba"
+def compiled_dir() -> Path:
+    """Where the compiled kernels of this very source are kept."""
+    return compiled_folder() / _digest()
 
 
-config.CACHE_DIR = str(cache_dir() / _digest())
+@contextmanager
+def _our_cache() -> Iterator[None]:
+    """Numba reads its cache folder when a function is decorated; the setting is the process's."""
+    before = config.CACHE_DIR
+    config.CACHE_DIR = str(compiled_dir())
+    try:
+        yield
+    finally:
+        config.CACHE_DIR = before
 
 
 def _compile(function: Callable[..., Any], **options: bool) -> Any:
@@ -70,14 +78,15 @@ def _compile(function: Callable[..., Any], **options: bool) -> Any:
     what a book update costs. So kernels cannot allocate (Numba refuses to compile them) and must
     not return arrays, and the caller keeps every array alive.
     """
-    dispatcher = numba.njit(
-        cache=True,
-        nogil=True,
-        error_model="numpy",
-        no_cfunc_wrapper=True,
-        _nrt=False,
-        **options,
-    )(function)
+    with _our_cache():
+        dispatcher = numba.njit(
+            cache=True,
+            nogil=True,
+            error_model="numpy",
+            no_cfunc_wrapper=True,
+            _nrt=False,
+            **options,
+        )(function)
     if JIT:
         resolve = dispatcher.get_call_template
 
@@ -127,7 +136,9 @@ def c_function(function: Callable[..., int], arguments: int) -> CFunction:
     """
     if JIT:
         signature = f"int64({', '.join(['int64'] * arguments)})"
-        compiled = numba.cfunc(signature, cache=True, nopython=True, error_model="numpy")(function)
+        with _our_cache():
+            made = numba.cfunc(signature, cache=True, nopython=True, error_model="numpy")
+            compiled = made(function)
         return CFunction(int(compiled.address), compiled)
     callback = ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * arguments)(function)
     return CFunction(int(ctypes.cast(callback, ctypes.c_void_p).value or 0), callback)

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tickrt.errors import ConfigError
+from tickrt.files import replacing
 from tickrt.market.event_checks import check_events, completed, local_rows, mark_batches
 from tickrt.market.event_reader import EventReader
 from tickrt.market.instrument import KNOWN, Instrument
@@ -106,17 +106,8 @@ def save_events(path: str | os.PathLike[str], events: Events, meta: dict[str, An
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{target}: meta: expected JSON values: {error}") from error
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez_compressed(file, data=events, meta=np.frombuffer(text.encode(), np.uint8))
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with replacing(target) as file:
+        np.savez_compressed(file, data=events, meta=np.frombuffer(text.encode(), np.uint8))
     return target
 
 
@@ -189,10 +180,3 @@ def merge_events(files: Sequence[EventFile]) -> Events:
 def _times(data: Events) -> npt.NDArray[np.int64]:
     """`completed` of a whole file."""
     return completed(data, int(data["local_ts"][local_rows(data)[-1]]))
-
-
-def _umask() -> int:
-    """The process's file-mode mask; there is no way to read it without setting it."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

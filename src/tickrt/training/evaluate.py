@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from tickrt.engines.graph.ort import open_session
 from tickrt.training.dataset import CLASSES, F4, I8, TrainingRows
 
 __all__ = ["evaluate", "metrics"]
@@ -52,11 +53,7 @@ def batches(rows: F4, samples: I8, window: int) -> Iterator[F4]:
 
 def predict(onnx: Path, rows: F4, samples: I8, window: int, threads: int) -> F4:
     """Probabilities [n, 3] of the exported model at `samples`; `rows` are normalised."""
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    session = ort.InferenceSession(str(onnx), options, providers=["CPUExecutionProvider"])
+    session = open_session(onnx.read_bytes(), threads)
     out = [session.run(["probabilities"], {"rows": b})[0] for b in batches(rows, samples, window)]
     return np.concatenate(out)
 

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from tickrt.engines.graph.check import check_spec, model_info
+from tickrt.engines.graph.ort import open_session
 from tickrt.errors import ConfigError, ModelError
 from tickrt.feature.spec import FeatureSpec, load_spec
 from tickrt.files import write_file
@@ -161,14 +162,12 @@ def _difference(
     Raises:
         ModelError: too far, or they are no probabilities.
     """
-    import onnxruntime as ort
-
     if expected.min() < 0 or np.abs(expected.sum(1) - 1).max() > _SUM_TOLERANCE:
         raise ModelError(
             f"{target}: the module's outputs are no probabilities (they reach from "
             f"{expected.min():.3g} to {expected.max():.3g}): end it with torch.nn.Softmax(dim=1)"
         )
-    session = ort.InferenceSession(content, providers=["CPUExecutionProvider"])
+    session = open_session(content, threads=0)
     got: Any = session.run(["probabilities"], {"rows": windows})[0]
     difference = float(np.abs(got - expected).max())
     if not difference < tolerance:

@@ -77,7 +77,8 @@ def test_the_first_compilation_is_estimated_until_it_is_done(
     from tickrt.compile import jit
 
     monkeypatch.setattr(jit, "JIT", True)
-    monkeypatch.setattr(jit.config, "CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    jit.compiled_dir().mkdir()  # as compiling does
     run, backtest = progress.first_compile("run"), progress.first_compile("backtest")
     assert 0 < run.about_s < backtest.about_s
     assert f"about {run.about_s:.0f} s" in run.note
@@ -96,5 +97,5 @@ def test_nothing_is_estimated_without_a_compiler(
     from tickrt.compile import jit
 
     monkeypatch.setattr(jit, "JIT", False)
-    monkeypatch.setattr(jit.config, "CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
     assert progress.first_compile("run").about_s == 0

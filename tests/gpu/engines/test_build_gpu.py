@@ -15,8 +15,9 @@ import pytest
 from helpers.engine_zoo import ZOO, F, T
 from tickrt.engines.build.build import BuildRequest, build, write_built
 from tickrt.engines.build.inspect import verify
+from tickrt.engines.bundle.machine import gpus
 from tickrt.engines.tensorrt.builder import RTX_TARGETS, find_library, plan_validity
-from tickrt.engines.tensorrt.gpu import Device, gpus
+from tickrt.engines.tensorrt.device import Device
 from tickrt.errors import BuildError, EngineError
 
 pytestmark = pytest.mark.gpu

@@ -9,7 +9,6 @@ parity check fails the build unless the request allows it.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -29,23 +28,22 @@ from tickrt.engines.build.lower import (
 )
 from tickrt.engines.build.parity import (
     TOLERANCES,
-    Array,
-    OrtGraph,
-    Run,
     chunk_of,
     compare,
     run_all,
     windows_of,
 )
 from tickrt.engines.build.request import BuildRequest, choose_backend, resolve_targets
-from tickrt.engines.bundle.compat import library_version, platform_name
 from tickrt.engines.bundle.crypto import AesKey, SigningKey
 from tickrt.engines.bundle.format import write_bundle
+from tickrt.engines.bundle.machine import gpus, library_version, platform_name
 from tickrt.engines.bundle.manifest import Builder, Calibration, EngineInfo, Manifest, Parity
+from tickrt.engines.graph.interface import Array, Run
 from tickrt.engines.graph.load import load_onnx, model_info, tensor_infos
+from tickrt.engines.graph.ort import OrtGraph
 from tickrt.engines.tensorrt.builder import Library
-from tickrt.engines.tensorrt.gpu import gpus
 from tickrt.engines.tensorrt.run import PlanRunner, why_not_here
+from tickrt.environment import cache_folder
 from tickrt.errors import BuildError, PrecisionError
 
 __all__ = ["BANK", "SOURCE", "BuildRequest", "Built", "build", "default_cache", "write_built"]
@@ -71,8 +69,7 @@ class Built:
 
 def default_cache(library: str, version: str, arch: str) -> Path:
     """The timing cache of a GPU and library version, in the user's cache folder."""
-    home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(home) / "tickrt" / "timing" / f"{library}-{version}-sm{arch}.cache"
+    return cache_folder("timing") / f"{library}-{version}-sm{arch}.cache"
 
 
 def _check(request: BuildRequest, library: Library | None, rows: Array | None) -> None:

@@ -15,13 +15,16 @@ import numpy as np
 
 from tickrt.engines.build.build import SOURCE, engine_parity, largest_batch
 from tickrt.engines.build.lower import split_graphs
-from tickrt.engines.build.parity import Array, OrtGraph, Run, windows_of
+from tickrt.engines.build.parity import windows_of
 from tickrt.engines.build.request import rebuild_request
-from tickrt.engines.bundle.compat import Here, check_here
+from tickrt.engines.bundle.compat import check_here
 from tickrt.engines.bundle.crypto import AesKey, PublicKey
 from tickrt.engines.bundle.format import Bundle, open_bundle
+from tickrt.engines.bundle.machine import Here
 from tickrt.engines.bundle.manifest import Manifest, Parity
+from tickrt.engines.graph.interface import Array, Run
 from tickrt.engines.graph.load import parse_onnx
+from tickrt.engines.graph.ort import OrtGraph
 from tickrt.engines.tensorrt.builder import find_library, plan_validity
 from tickrt.engines.tensorrt.run import PlanRunner, why_not_here
 from tickrt.errors import BuildError, BundleError, IncompatibleError, TickrtError

@@ -13,14 +13,16 @@ from typing import Final
 import numpy as np
 from onnx import ModelProto
 
-from tickrt.engines.build.parity import Array, OrtGraph, Run, chain, fused_layers
+from tickrt.engines.build.parity import chain
 from tickrt.engines.build.request import BuildRequest
-from tickrt.engines.bundle.manifest import Calibration, EngineInfo, TensorInfo
+from tickrt.engines.bundle.manifest import Calibration, EngineInfo
+from tickrt.engines.graph.interface import Array, Feed, Run, TensorInfo
 from tickrt.engines.graph.load import model_kind, tensor_infos
+from tickrt.engines.graph.ort import OrtGraph, fused_layers
 from tickrt.engines.precision.convert import Converted, convert
 from tickrt.engines.precision.decompose import decompose_recurrent
 from tickrt.engines.precision.fp32_layers import kept_nodes
-from tickrt.engines.precision.quantize import Feed, quantisable
+from tickrt.engines.precision.quantize import quantisable
 from tickrt.engines.precision.sparsity import check_sparse
 from tickrt.engines.split import SplitResult, split
 from tickrt.engines.tensorrt.builder import EngineOptions, Library, build_engine

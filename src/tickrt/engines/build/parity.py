@@ -1,7 +1,6 @@
 """The built engine beside the original ONNX in float32, on the same rows.
 
-Entry points: `windows_of` (rows → windows), `OrtGraph` (an ONNX graph on the CPU), `chain`,
-`compare` (figures), `TOLERANCES`.
+Entry points: `windows_of` (rows → windows), `run_all`, `chain`, `compare` (figures), `TOLERANCES`.
 
 Figures: largest and mean absolute error over all outputs, share of rows with the same argmax, and
 the Kullback-Leibler divergence (nats) of the outputs where they are distributions.
@@ -9,72 +8,21 @@ the Kullback-Leibler divergence (nats) of the outputs where they are distributio
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 import numpy as np
-from onnx import ModelProto
 
 from tickrt.engines.bundle.manifest import Parity
+from tickrt.engines.graph.interface import Array, Run
+from tickrt.engines.graph.ort import OrtGraph
 from tickrt.errors import EngineError, ModelError
 
-__all__ = ["TOLERANCES", "OrtGraph", "chain", "compare", "fused_layers", "run_all", "windows_of"]
-
-Array = np.ndarray[Any, Any]
-Run = Callable[[dict[str, Array]], dict[str, Array]]
+__all__ = ["TOLERANCES", "chain", "chunk_of", "compare", "run_all", "windows_of"]
 
 TOLERANCES: Final = {"fp32": 1e-4, "fp16": 1e-2, "bf16": 5e-2, "int8": 5e-2, "fp8": 1e-1}
 _EPSILON: Final = 1e-12
 _CHUNK: Final = 32
-
-
-class OrtGraph:
-    """An ONNX graph in ONNX Runtime on the CPU. Raises ModelError where it cannot be loaded."""
-
-    def __init__(self, model: ModelProto | bytes, optimise: bool = True) -> None:
-        import onnxruntime as ort
-
-        options = ort.SessionOptions()
-        options.log_severity_level = 4
-        options.intra_op_num_threads = 1  # the same sums in the same order, every time
-        if not optimise:  # its optimiser computes FP8 Q/DQ wrongly on the CPU; the kernels do not
-            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        data = model if isinstance(model, bytes) else model.SerializeToString()
-        try:
-            self._session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime has a dozen kinds without a common base
-            first = str(error).strip().splitlines()[0]
-            raise ModelError(f"onnxruntime cannot run the model: {first}") from None
-        self.inputs = [value.name for value in self._session.get_inputs()]
-        self.outputs = [value.name for value in self._session.get_outputs()]
-        self.batch = self._session.get_inputs()[0].shape[0]
-
-    def run(self, feed: Mapping[str, Array]) -> dict[str, Array]:
-        """Outputs by name; inputs that the graph does not have are ignored."""
-        used = {name: feed[name] for name in self.inputs}
-        try:
-            values = self._session.run(self.outputs, used)
-        except Exception as error:
-            first = str(error).strip().splitlines()[0]
-            raise EngineError(f"onnxruntime: {first}") from None
-        return dict(zip(self.outputs, values, strict=True))
-
-
-def fused_layers(data: bytes) -> int:
-    """How many nodes an ONNX graph has after ONNX Runtime's fusions that every machine does."""
-    import onnx
-    import onnxruntime as ort
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "fused.onnx"
-        options = ort.SessionOptions()
-        options.log_severity_level = 4
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-        options.optimized_model_filepath = str(path)
-        ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-        return len(onnx.load(path).graph.node)
 
 
 def windows_of(rows: Array, window: int, limit: int) -> Array:

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args
 
+from tickrt.engines.bundle.machine import gpus
 from tickrt.engines.bundle.manifest import Calibration, Manifest
 from tickrt.engines.precision.convert import Precision
 from tickrt.engines.precision.fp32_layers import DEFAULT_KEEP
 from tickrt.engines.precision.quantize import Method
 from tickrt.engines.tensorrt.builder import Library, find_library
-from tickrt.engines.tensorrt.gpu import gpus
 from tickrt.errors import BuildError, ConfigError
 from tickrt.literals import BuildBackend
 

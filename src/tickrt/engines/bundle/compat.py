@@ -1,54 +1,20 @@
 """May this bundle run on this machine? If not: both sides named, and the command that rebuilds it.
 
-Entry points: `Here.look` (what this machine has), `check_here`, `load_bundle`.
+Entry points: `check_here`, `load_bundle`.
 """
 
 from __future__ import annotations
 
-import importlib.metadata
-import platform
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 from tickrt.engines.bundle.crypto import AesKey, PublicKey
 from tickrt.engines.bundle.format import Bundle, open_bundle
+from tickrt.engines.bundle.machine import Here
 from tickrt.engines.bundle.manifest import Manifest
-from tickrt.engines.tensorrt.gpu import Gpu, gpus
 from tickrt.errors import FeatureMismatchError, IncompatibleError
 
-__all__ = ["Here", "check_here", "library_version", "load_bundle", "platform_name"]
-
-_LIBRARIES = ("onnxruntime", "tensorrt", "tensorrt_rtx")
-
-
-def platform_name() -> str:
-    """Operating system and processor, as the manifest records them."""
-    return f"{platform.system().lower()}-{platform.machine().lower()}"
-
-
-def library_version(name: str) -> str | None:
-    """The installed version, read without importing the library."""
-    try:
-        return importlib.metadata.version(name.replace("_", "-"))
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-@dataclass(frozen=True)
-class Here:
-    """What decides over loading: GPUs, and installed libraries with their versions."""
-
-    gpus: tuple[Gpu, ...]
-    libraries: Mapping[str, str]
-    platform: str
-
-    @classmethod
-    def look(cls, with_gpus: bool = True) -> Here:
-        """This machine; without its GPUs the CUDA driver is left alone."""
-        found = {name: library_version(name) for name in _LIBRARIES}
-        installed = {name: version for name, version in found.items() if version}
-        return cls(tuple(gpus()) if with_gpus else (), installed, platform_name())
+__all__ = ["check_here", "load_bundle"]
 
 
 def _major(version: str) -> str:

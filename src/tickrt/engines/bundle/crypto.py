@@ -33,6 +33,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from tickrt.environment import variable
 from tickrt.errors import ConfigError, TamperedError
 
 __all__ = [
@@ -94,7 +95,7 @@ class KeySource:
             ConfigError: it is not there, others may read the file, or the command failed.
         """
         if self.kind == "env":
-            value = os.environ.get(self.where)
+            value = variable(self.where)
             if not value:
                 raise ConfigError(f"key env:{self.where}: the variable is not set")
             return value.strip()

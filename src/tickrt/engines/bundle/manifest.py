@@ -13,52 +13,19 @@ import hashlib
 import json
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
+from tickrt.engines.graph.interface import ModelFacts, Part, TensorInfo
 from tickrt.errors import BundleError
 from tickrt.literals import CalibrationMethod, Precision
 
-__all__ = [
-    "Builder",
-    "Calibration",
-    "EngineInfo",
-    "Manifest",
-    "ModelFacts",
-    "Parity",
-    "TensorInfo",
-]
+__all__ = ["Builder", "Calibration", "EngineInfo", "Manifest", "Parity"]
 
 Role = Literal["full", "pre", "step", "advance"]
 Format = Literal["onnx", "tensorrt", "tensorrt_rtx"]
-Shape = tuple[int | str, ...]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class TensorInfo(_Part):
-    """A named input or output: dtype as NumPy names it; a dynamic axis is its name."""
-
-    name: str
-    dtype: str
-    shape: Shape
-
-
-class ModelFacts(_Part):
-    """The ONNX model that the bundle was built from."""
-
-    name: str
-    sha256: str
-    kind: str = "unknown"
-    opset: int = 17
-    parameters: int = 0
-    feature_hash: str | None = None
-    spec: str | None = None
-    horizon_ns: int | None = None
-
-
-class Builder(_Part):
+class Builder(Part):
     """What built the engines, and for what they were built; loading elsewhere is refused.
 
     `gpu_arch` are compute capabilities such as ``8.6``; empty for engines that run on the CPU.
@@ -75,7 +42,7 @@ class Builder(_Part):
     options: dict[str, Any] = Field(default_factory=dict)
 
 
-class Calibration(_Part):
+class Calibration(Part):
     """How INT8 or FP8 scales came about; `scales` by ``role:tensor``."""
 
     method: CalibrationMethod
@@ -84,7 +51,7 @@ class Calibration(_Part):
     scales: dict[str, float]
 
 
-class Parity(_Part):
+class Parity(Part):
     """The engine beside the original ONNX in float32, on the same rows.
 
     Errors are absolute, on the outputs; `kl_*` is the Kullback-Leibler divergence in nats.
@@ -102,7 +69,7 @@ class Parity(_Part):
     tolerance: float | None = None
 
 
-class EngineInfo(_Part):
+class EngineInfo(Part):
     """One engine of the bundle and the payload that holds it."""
 
     role: Role
@@ -116,7 +83,7 @@ class EngineInfo(_Part):
     precision: dict[str, str] = Field(default_factory=dict)
 
 
-class Manifest(_Part):
+class Manifest(Part):
     """Everything that can be known of a bundle without its keys."""
 
     format: Literal[1] = 1

@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
-from tickrt.engines.bundle.manifest import ModelFacts, TensorInfo
+from tickrt.engines.graph.interface import ModelFacts, TensorInfo
 from tickrt.errors import ModelError
 
 __all__ = [

@@ -22,10 +22,11 @@ import onnx
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from tickrt.engines.bundle.manifest import Calibration
+from tickrt.engines.graph.interface import Feed
 from tickrt.engines.graph.load import FLOATS, RECURRENT, element_types, name_nodes, sort_nodes
 from tickrt.engines.precision.decompose import decompose_recurrent
 from tickrt.engines.precision.fp32_layers import DEFAULT_KEEP, kept_nodes
-from tickrt.engines.precision.quantize import Feed, Method, Source, quantize_fp8, quantize_int8
+from tickrt.engines.precision.quantize import Method, Source, quantize_fp8, quantize_int8
 from tickrt.errors import PrecisionError
 from tickrt.literals import Precision
 

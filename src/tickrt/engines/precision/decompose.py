@@ -21,10 +21,9 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from tickrt.engines.graph.interface import Array
 from tickrt.engines.graph.load import RECURRENT, name_nodes
 from tickrt.errors import PrecisionError
-
-Array = np.ndarray[Any, Any]
 
 __all__ = ["STEPS_MAX", "decompose_recurrent"]
 

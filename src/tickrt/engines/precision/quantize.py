@@ -29,13 +29,12 @@ import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from tickrt.engines.bundle.manifest import Calibration
+from tickrt.engines.graph.interface import Feed
 from tickrt.engines.graph.load import sort_nodes
 from tickrt.errors import PrecisionError
 from tickrt.literals import CalibrationMethod as Method
 
-__all__ = ["QUANTISED", "Feed", "Method", "Source", "quantize_fp8", "quantize_int8"]
-
-Feed = dict[str, np.ndarray[Any, Any]]
+__all__ = ["QUANTISED", "Method", "Source", "quantize_fp8", "quantize_int8"]
 
 QUANTISED: Final = ("MatMul", "Gemm", "Conv")
 _INT8_MAX: Final = 127.0

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import onnx
 
+from tickrt.engines.graph.ort import open_session
 from tickrt.engines.split.build import PARITY_LIMIT, SplitResult
-from tickrt.engines.split.graph import Array, run_options
+from tickrt.engines.split.graph import Array
 from tickrt.errors import SplitError
 
 __all__ = ["PARITY_LIMIT", "Parity", "Timing", "measure", "random_rows", "verify"]
@@ -64,14 +65,6 @@ class Timing:
         return rates
 
 
-def _session(model: onnx.ModelProto) -> Any:
-    import onnxruntime as ort
-
-    return ort.InferenceSession(
-        model.SerializeToString(), run_options(), providers=["CPUExecutionProvider"]
-    )
-
-
 def random_rows(result: SplitResult, count: int, seed: int = 0) -> Array:
     """`count` rows of standard normal numbers, [count, *row_shape] of the model's type."""
     rng = np.random.default_rng(seed)
@@ -109,8 +102,8 @@ def verify(
     if len(rows) < result.window:
         raise SplitError(f"{len(rows)} rows: a window needs {result.window}")
     windows = windows_of(result, rows)
-    full, step = _session(model), _session(result.step)
-    pre = _session(result.pre) if result.pre else None
+    full, step = open_session(model), open_session(result.step)
+    pre = open_session(result.pre) if result.pre else None
     chunk = _CHUNK if _open_batch(result.step, result.newest) else 1
     count, errors, largest = 0, dict.fromkeys(result.outputs, 0.0), 0.0
     known = slice(0, result.window - 1)
@@ -133,7 +126,7 @@ def verify(
 
 
 def _verify_bank(result: SplitResult, full: Any, step: Any, rows: Array) -> float:
-    session = _session(result.advance)
+    session = open_session(result.advance)
     bank = {entry.name: entry.start for entry in result.bank}
     states: dict[str, Array] = {}
     rows = rows.reshape(len(rows), *result.row_shape).astype(result.dtype, copy=False)
@@ -226,7 +219,7 @@ class _Call:
     """One session with its inputs and outputs bound."""
 
     def __init__(self, model: onnx.ModelProto, feeds: dict[str, Array]) -> None:
-        self.session = _session(model)
+        self.session = open_session(model)
         self.binding = self.session.io_binding()
         for entry in self.session.get_inputs():
             self.binding.bind_cpu_input(entry.name, feeds[entry.name])

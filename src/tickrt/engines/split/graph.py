@@ -18,10 +18,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
+from tickrt.engines.graph.interface import Array
+from tickrt.engines.graph.ort import open_session
 from tickrt.errors import SplitError
 
 __all__ = [
@@ -34,10 +35,8 @@ __all__ = [
     "fingerprint",
     "in_order",
     "probe",
-    "run_options",
 ]
 
-Array = npt.NDArray[Any]
 Shape = tuple[int, ...]
 
 DTYPE_SIZE: dict[int, int] = {
@@ -105,25 +104,12 @@ class Graph:
         return self.shapes[tensor][axis]
 
 
-def run_options(threads: int = 1) -> Any:
-    """ONNX Runtime session options for small models on one thread, without warnings."""
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 4
-    return options
-
-
 def probe(model: onnx.ModelProto, feeds: dict[str, Array]) -> dict[str, Array]:
     """Run `model` and give the value of every tensor in it, by name.
 
     Raises:
         SplitError: ONNX Runtime refuses the model or fails on the feeds.
     """
-    import onnxruntime as ort
-
     everything = onnx.ModelProto()
     everything.CopyFrom(model)
     del everything.graph.output[:]
@@ -131,12 +117,8 @@ def probe(model: onnx.ModelProto, feeds: dict[str, Array]) -> dict[str, Array]:
     for node in model.graph.node:
         names.extend(name for name in node.output if name)
     everything.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
-    options = run_options()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
-        session = ort.InferenceSession(
-            everything.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        session = open_session(everything, optimise=False)
         values = session.run(names, feeds) if names else []
     except Exception as error:  # ONNX Runtime's exceptions have no common public base
         raise SplitError(f"the model does not run in ONNX Runtime: {error}") from error

@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-import tempfile
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -24,10 +22,11 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from tickrt.compile.jit import cache_dir
 from tickrt.engines.graph.check import LoopModel
 from tickrt.engines.split import SplitResult, draw, measure, split, verify
 from tickrt.engines.split.check import random_rows
+from tickrt.environment import cache_folder
+from tickrt.files import new_folder
 
 __all__ = ["BankTensor", "Mode", "SplitPlan", "plan"]
 
@@ -147,13 +146,8 @@ def _make(model: LoopModel, stateful: bool) -> SplitPlan:
 
 
 def _store(plan_: SplitPlan, folder: Path) -> None:
-    """Write into a folder of its own and rename: a reader sees all of it or nothing."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent))
-    for name in ("pre", "step", "advance"):
-        (temporary / f"{name}.onnx").write_bytes(getattr(plan_, name))
+    """A reader sees all of it or nothing."""
     starts: dict[str, Any] = {b.name: b.start for b in plan_.bank}
-    np.savez(temporary / "bank.npz", **starts)
     facts = {
         "mode": plan_.mode,
         "known": plan_.known,
@@ -163,11 +157,11 @@ def _store(plan_: SplitPlan, folder: Path) -> None:
         "figures": plan_.figures,
         "why_not": plan_.why_not,
     }
-    (temporary / "plan.json").write_text(json.dumps(facts), encoding="utf-8")
-    try:
-        os.rename(temporary, folder)
-    except OSError:  # another process was first
-        shutil.rmtree(temporary, ignore_errors=True)
+    with new_folder(folder) as new:
+        for name in ("pre", "step", "advance"):
+            (new / f"{name}.onnx").write_bytes(getattr(plan_, name))
+        np.savez(new / "bank.npz", **starts)
+        (new / "plan.json").write_text(json.dumps(facts), encoding="utf-8")
 
 
 def _load(folder: Path) -> SplitPlan:
@@ -194,7 +188,7 @@ def plan(model: LoopModel, *, stateful: bool = False) -> SplitPlan:
         model: a checked model.
         stateful: it was trained with carried state: states come from the last step.
     """
-    folder = cache_dir().parent / "split" / _key(model, stateful)
+    folder = cache_folder("split") / _key(model, stateful)
     try:
         return _load(folder)
     except FileNotFoundError:

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from tickrt.engines.tensorrt.gpu import gpus
+from tickrt.engines.bundle.machine import gpus
 from tickrt.engines.tensorrt.profiles import Profile
 from tickrt.errors import BuildError, EngineError
 from tickrt.files import write_file

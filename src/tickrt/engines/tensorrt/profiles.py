@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-from tickrt.engines.bundle.manifest import TensorInfo
+from tickrt.engines.graph.interface import TensorInfo
 from tickrt.errors import ConfigError
 
 __all__ = ["DEFAULT_BATCH", "Profile", "make_profiles"]

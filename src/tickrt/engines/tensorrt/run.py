@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from tickrt.engines.bundle.machine import gpus
 from tickrt.engines.bundle.manifest import Builder
-from tickrt.engines.precision.quantize import Feed
+from tickrt.engines.graph.interface import Feed
 from tickrt.engines.tensorrt.builder import RTX_TARGETS, Library, load_plan
-from tickrt.engines.tensorrt.gpu import Device, gpus
+from tickrt.engines.tensorrt.device import Device
 from tickrt.errors import EngineError
 
 __all__ = ["PlanRunner", "why_not_here"]

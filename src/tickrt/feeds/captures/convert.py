@@ -12,6 +12,7 @@ put in order.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
@@ -30,13 +31,34 @@ from tickrt.literals import CaptureKind, OnGap
 from tickrt.market.event_file import save_events
 from tickrt.market.instrument import KNOWN
 
-__all__ = ["KINDS", "KIND_NAMES", "convert", "count_events"]
+__all__ = ["KINDS", "KIND_NAMES", "ConvertOptions", "convert", "count_events"]
 
 KINDS = get_args(CaptureKind)
 KIND_NAMES = {DEPTH: "depth", TRADE: "trade", CLEAR: "clear", SNAPSHOT: "snapshot", BBO: "bbo"}
 
 _GAPS_LISTED = 1000
 PathLike = str | Path
+
+
+@dataclass(frozen=True)
+class ConvertOptions:
+    """What few conversions need.
+
+    Attributes:
+        keep_bbo: keep Binance's bookTicker as BBO events; books ignore them.
+        base_latency_ns: smallest latency after a local clock that is behind has been set right, or
+            where no local time was recorded.
+
+    Raises:
+        ConfigError: `base_latency_ns` is negative.
+    """
+
+    keep_bbo: bool = False
+    base_latency_ns: int = 1_000_000
+
+    def __post_init__(self) -> None:
+        if self.base_latency_ns < 0:
+            raise ConfigError(f"base_latency_ns: expected 0 or more, got {self.base_latency_ns}")
 
 
 class _Decoded(NamedTuple):
@@ -47,6 +69,9 @@ class _Decoded(NamedTuple):
     gaps: list[dict[str, Any]]
 
 
+_DEFAULTS = ConvertOptions()
+
+
 def convert(
     paths: PathLike | Sequence[PathLike],
     out: PathLike,
@@ -55,8 +80,7 @@ def convert(
     symbol: str | None = None,
     on_gap: OnGap = "error",
     snapshot: PathLike | Sequence[PathLike] | None = None,
-    keep_bbo: bool = False,
-    base_latency_ns: int = 1_000_000,
+    options: ConvertOptions = _DEFAULTS,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Convert raw captures of one symbol to an event file.
@@ -71,9 +95,7 @@ def convert(
             it only names the product (default ``BTC-USD``).
         on_gap: ``error``, or ``resync``: drop up to the next snapshot and count what was dropped.
         snapshot: file or files that hold the snapshot, where the captures do not.
-        keep_bbo: keep Binance's bookTicker as BBO events; books ignore them.
-        base_latency_ns: smallest latency after a local clock that is behind has been set right, or
-            where no local time was recorded.
+        options: what few conversions need.
         progress: called with (bytes done, bytes in all) of the captures as they lie on disk.
 
     Returns:
@@ -87,8 +109,8 @@ def convert(
     files = _paths(paths)
     snapshots = _paths(snapshot) if snapshot is not None else []
     path = Path(out)
-    _check(files, path, on_gap, base_latency_ns)
-    family = _family(files, kind)
+    _check(files, path, on_gap)
+    family, base_latency_ns = _family(files, kind), options.base_latency_ns
     order = snapshots + files if family == "gdax" else files
     capture = Capture(order, progress=progress, allow_truncated=on_gap == "resync")
     if family == "gdax":
@@ -96,7 +118,7 @@ def convert(
         decoded.events["local_ts"] += base_latency_ns
         shift, smallest = base_latency_ns, 0
     else:
-        codec = BinanceCodec(symbol=symbol, on_gap=on_gap, keep_bbo=keep_bbo)
+        codec = BinanceCodec(symbol=symbol, on_gap=on_gap, keep_bbo=options.keep_bbo)
         decoded = _binance(capture, codec, snapshots)
         if kind not in ("auto", "binance", decoded.kind):
             raise DataError(f"{files[0].name}: this is {decoded.kind}, not {kind}: use --kind auto")
@@ -138,7 +160,7 @@ def _paths(paths: PathLike | Sequence[PathLike]) -> list[Path]:
     return [Path(path) for path in paths]
 
 
-def _check(files: list[Path], out: Path, on_gap: str, base_latency_ns: int) -> None:
+def _check(files: list[Path], out: Path, on_gap: str) -> None:
     """Arguments that cannot be: said before the work, not after it."""
     if not files:
         raise ConfigError("convert: no capture given: name one or more files")
@@ -146,8 +168,6 @@ def _check(files: list[Path], out: Path, on_gap: str, base_latency_ns: int) -> N
         raise ConfigError(f"{out}: expected an output file whose name ends in .npz")
     if on_gap not in ("error", "resync"):
         raise ConfigError(f"on_gap: expected error or resync, got {on_gap!r}")
-    if base_latency_ns < 0:
-        raise ConfigError(f"base_latency_ns: expected 0 or more, got {base_latency_ns}")
 
 
 def _family(files: list[Path], kind: str) -> str:

@@ -15,14 +15,15 @@ from helpers.engine_zoo import ZOO, F, H, Net, T
 from tickrt.engines.build import build as build_module
 from tickrt.engines.build import request as request_module
 from tickrt.engines.build.build import SOURCE, BuildRequest, build, write_built
-from tickrt.engines.build.parity import OrtGraph, compare, windows_of
+from tickrt.engines.build.parity import compare, windows_of
 from tickrt.engines.build.request import rebuild_request
-from tickrt.engines.bundle.compat import Here, check_here, load_bundle
+from tickrt.engines.bundle.compat import check_here, load_bundle
 from tickrt.engines.bundle.format import open_bundle
+from tickrt.engines.bundle.machine import Gpu, Here, gpus
+from tickrt.engines.graph.ort import OrtGraph
 from tickrt.engines.precision.convert import Precision
 from tickrt.engines.precision.sparsity import is_two_four
 from tickrt.engines.tensorrt.builder import EngineOptions, build_engine, find_library, plan_validity
-from tickrt.engines.tensorrt.gpu import Gpu, gpus
 from tickrt.engines.tensorrt.profiles import make_profiles
 from tickrt.errors import (
     BuildError,
@@ -342,7 +343,7 @@ def test_parity_figures() -> None:
 
 
 def test_profiles() -> None:
-    from tickrt.engines.bundle.manifest import TensorInfo
+    from tickrt.engines.graph.interface import TensorInfo
 
     rows = TensorInfo(name="rows", dtype="float32", shape=("batch", "time", 8))
     state = TensorInfo(name="h", dtype="float32", shape=(1, "batch", 16))
@@ -367,7 +368,8 @@ def test_profiles() -> None:
 
 
 def test_parity_stays_within_the_profiles() -> None:
-    from tickrt.engines.bundle.manifest import EngineInfo, TensorInfo
+    from tickrt.engines.bundle.manifest import EngineInfo
+    from tickrt.engines.graph.interface import TensorInfo
 
     rows = TensorInfo(name="rows", dtype="float32", shape=("batch", T, F))
     info = EngineInfo(role="full", payload="p", format="onnx", inputs=(rows,), outputs=())

@@ -12,9 +12,9 @@ import pytest
 from onnx import TensorProto, helper
 
 from helpers.engine_zoo import ZOO, F, H, Net, T, gru, lstm, make_rows, mlp, transformer
+from tickrt.engines.graph.interface import Feed
 from tickrt.engines.precision.convert import Precision, convert
 from tickrt.engines.precision.decompose import decompose_recurrent
-from tickrt.engines.precision.quantize import Feed
 from tickrt.errors import PrecisionError
 
 ROWS = make_rows(64)

@@ -10,7 +10,7 @@ import pytest
 
 from tickrt.compile.codes import BATCH_END, CLEAR, DEPTH, KIND_MASK, LOCAL, SNAPSHOT
 from tickrt.errors import ConfigError, DataError, GapError
-from tickrt.feeds.captures.convert import convert
+from tickrt.feeds.captures.convert import ConvertOptions, convert
 from tickrt.market.event_file import load_events
 
 
@@ -58,14 +58,16 @@ def test_several_files_are_one_session(whole_session, tmp_path, out):
 def test_bookticker_is_kept_on_request(whole_session, tmp_path, out):
     capture = whole_session.write(tmp_path / "a.gz")
     assert convert(capture, out)["counts"]["bbo"] == 0
-    assert convert(capture, out, keep_bbo=True)["counts"]["bbo"] == 2
+    assert convert(capture, out, options=ConvertOptions(keep_bbo=True))["counts"]["bbo"] == 2
 
 
 def test_local_clock_behind_the_exchange(session, tmp_path, out):
     session.snapshot()
     session.diff(T=1_723_161_257_020)  # a second ahead of the receipt
     session.diff(T=1_723_161_257_025)
-    clock = convert(session.write(tmp_path / "a.gz"), out, base_latency_ns=500)["clock"]
+    clock = convert(
+        session.write(tmp_path / "a.gz"), out, options=ConvertOptions(base_latency_ns=500)
+    )["clock"]
     smallest = 23_000_000 - 1_020_000_000
     assert clock == {
         "shift_ns": 500 - smallest,
@@ -271,7 +273,7 @@ def test_wrong_arguments(whole_session, tmp_path, out):
     with pytest.raises(ConfigError, match="on_gap"):
         convert(capture, out, on_gap="ignore")
     with pytest.raises(ConfigError, match="base_latency_ns"):
-        convert(capture, out, base_latency_ns=-1)
+        convert(capture, out, options=ConvertOptions(base_latency_ns=-1))
     with pytest.raises(ConfigError, match=r"ends in \.npz"):
         convert(capture, tmp_path / "events.bin")
 

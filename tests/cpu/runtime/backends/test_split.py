@@ -29,7 +29,7 @@ T, F = 4, 5
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr("tickrt.engines.split.plan.cache_dir", lambda: tmp_path / "cache" / "numba")
+    monkeypatch.setattr("tickrt.engines.split.plan.cache_folder", (tmp_path / "cache").joinpath)
     return tmp_path / "cache"
 
 

@@ -1,7 +1,6 @@
-"""The NVIDIA GPUs of this machine, and plain memory on them, through the driver's own library.
+"""Plain memory on the first NVIDIA GPU, through the driver's own library.
 
-Entry points: `gpus` (architecture, name, driver; empty without a GPU), `Device` (memory, copies, a
-stream: what it takes to run an engine for a parity check).
+Entry point: `Device` (memory, copies, a stream: what it takes to run an engine for a parity check).
 
 Invariants: nothing is installed for it: `libcuda` comes with the driver. Off-path only.
 
@@ -11,58 +10,15 @@ Known limits: one device, the first; synchronous copies.
 from __future__ import annotations
 
 import ctypes
-from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
+from tickrt.engines.bundle.machine import cuda_library
 from tickrt.errors import EngineError
 
-__all__ = ["Device", "Gpu", "gpus"]
-
-_MAJOR: Final = 75  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR
-_MINOR: Final = 76
-
-
-@dataclass(frozen=True)
-class Gpu:
-    """A GPU: `arch` is its compute capability (``8.9``), `driver` its driver's CUDA version."""
-
-    index: int
-    name: str
-    arch: str
-    driver: str
-
-
-def _library() -> ctypes.CDLL | None:
-    for name in ("libcuda.so.1", "nvcuda.dll"):
-        try:
-            return ctypes.CDLL(name)
-        except OSError:
-            continue
-    return None
-
-
-def gpus() -> list[Gpu]:
-    """The GPUs that the driver shows; empty without a driver or a GPU."""
-    cuda = _library()
-    if cuda is None or cuda.cuInit(0) != 0:
-        return []
-    version, count = ctypes.c_int(), ctypes.c_int()
-    cuda.cuDriverGetVersion(ctypes.byref(version))
-    cuda.cuDeviceGetCount(ctypes.byref(count))
-    driver = f"{version.value // 1000}.{version.value % 1000 // 10}"
-    found = []
-    for index in range(count.value):
-        device, name = ctypes.c_int(), ctypes.create_string_buffer(128)
-        cuda.cuDeviceGet(ctypes.byref(device), index)
-        cuda.cuDeviceGetName(name, len(name), device)
-        major, minor = ctypes.c_int(), ctypes.c_int()
-        cuda.cuDeviceGetAttribute(ctypes.byref(major), _MAJOR, device)
-        cuda.cuDeviceGetAttribute(ctypes.byref(minor), _MINOR, device)
-        found.append(Gpu(index, name.value.decode(), f"{major.value}.{minor.value}", driver))
-    return found
+__all__ = ["Device"]
 
 
 class Device:
@@ -73,7 +29,7 @@ class Device:
     """
 
     def __init__(self) -> None:
-        cuda = _library()
+        cuda = cuda_library()
         if cuda is None or cuda.cuInit(0) != 0:
             raise EngineError("no CUDA driver or GPU on this machine")
         self._cuda = cuda
