@@ -91,12 +91,31 @@ def _startup(result: dict[str, Any]) -> list[Row]:
     ]
 
 
+def _event_stream(result: dict[str, Any]) -> list[Row]:
+    load, stream = result["marked"]["load"], result["marked"]["stream"]
+    return [
+        (
+            "events/s out of a compressed file in pieces (loaded whole)",
+            f"{_millions(stream['events_per_s'])} ({_millions(load['events_per_s'])})",
+            "",
+            "event_stream",
+        ),
+        (
+            f"memory that this adds, {result['events'] / 1e6:.0f} M events (loaded whole)",
+            f"{stream['added_mib']:.0f} MiB ({load['added_mib']:.0f} MiB)",
+            "",
+            "event_stream",
+        ),
+    ]
+
+
 _PARTS = {
     "book_features": _book_features,
     "pipeline": _pipeline,
     "split": _split,
     "loop": _loop,
     "startup": _startup,
+    "event_stream": _event_stream,
 }
 
 

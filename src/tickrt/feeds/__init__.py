@@ -7,5 +7,6 @@
   messages of the captures that it was made from.
 - `codec_binance.BinanceCodec`, `codec_gdax.GdaxCodec`: bytes → events, without I/O, into a
   `buffer.EventBuffer`; live feeds use the same.
+- `file_feeder.FileFeeder(streams, ring)`: event files → the ring that the loop reads.
 - `ring.Ring`, `ring.FeedView`, `ring.array_view`: what the loop reads from.
 """

@@ -3,6 +3,7 @@
 - `types`, `messages`: the structured dtypes that everything else speaks.
 - `instrument.Instrument`: ticks, lots, contract terms, fees.
 - `book.new_book` and `kernels`: a level-2 book per symbol, in integer ticks.
-- `io.load_events`, `io.save_events`, `io.merge_events`: event files.
+- `event_file.load_events`, `save_events`, `merge_events`: event files as a whole.
+- `event_stream.open_stream`, `merge_streams`: the same in pieces, in bounded memory.
 - `simulator.simulate`: a seeded queue-reactive market; `calibrate` made its numbers.
 """

@@ -51,12 +51,14 @@ class LikeTheLoop:
 
     def run(self) -> int:
         view, q, first = self._ring.view, 0, 0
+        patience = time.monotonic() + 60
         while not self.stop[1]:
             closed = self._ring.closed
             published = self._ring.published
             if q == published:
                 if closed:
                     break
+                assert time.monotonic() < patience, "nothing more came"
                 time.sleep(1e-5)
                 continue
             self.visible.append(self._ends(published - 1))
