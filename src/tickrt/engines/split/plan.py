@@ -23,6 +23,7 @@ import onnx
 from numpy.typing import NDArray
 
 from tickrt.engines.graph.check import LoopModel
+from tickrt.engines.graph.ort import ort_version
 from tickrt.engines.split import SplitResult, draw, measure, split, verify
 from tickrt.engines.split.check import random_rows
 from tickrt.environment import cache_folder
@@ -86,9 +87,7 @@ def _source_digest() -> str:
 
 
 def _key(model: LoopModel, stateful: bool) -> str:
-    import onnxruntime
-
-    text = f"{model.sha256} {stateful} {_source_digest()} {onnxruntime.__version__}"
+    text = f"{model.sha256} {stateful} {_source_digest()} {ort_version()}"
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
