@@ -42,6 +42,7 @@ from tickrt.engines.bundle.toolchain import EngineBuilder, EngineOpener
 from tickrt.engines.graph.interface import Array, Run
 from tickrt.engines.graph.load import load_onnx, model_info, tensor_infos
 from tickrt.engines.graph.ort import OrtGraph
+from tickrt.engines.split.plan import bank_starts, split_facts
 from tickrt.errors import BuildError, PrecisionError
 
 __all__ = ["BANK", "SOURCE", "BuildRequest", "Built", "build", "write_built"]
@@ -227,8 +228,7 @@ def _payloads(
 ) -> dict[str, bytes]:
     payloads = {engine.info.payload: engine.data for engine in engines}
     if parts.result is not None and parts.result.bank:
-        starts = [np.ascontiguousarray(entry.start, "<f4") for entry in parts.result.bank]
-        payloads[BANK] = b"".join(start.tobytes() for start in starts)
+        payloads[BANK] = bank_starts(parts.result)
     if source:
         payloads[SOURCE] = source
     return payloads
@@ -273,19 +273,7 @@ def _builder(request: BuildRequest, chosen: EngineBuilder, targets: tuple[str, .
 def _split_facts(parts: SplitGraphs, request: BuildRequest) -> dict[str, Any] | None:
     if parts.result is None:
         return {"split": False, "why_not": parts.why_not} if request.split else None
-    result = parts.result
-    facts = dict(result.summary())
-    facts["known"], facts["newest"] = result.known, result.newest
-    facts["bank"] = [
-        {
-            "state": entry.state,
-            "name": entry.name,
-            "following": entry.following,
-            "shape": list(entry.start.shape),
-        }
-        for entry in result.bank
-    ]
-    return facts
+    return split_facts(parts.result)
 
 
 def _report(manifest: Manifest, engines: Sequence[BuiltEngine], seconds: float) -> dict[str, Any]:
