@@ -1,8 +1,8 @@
 """Does the memory of a run grow with its session?
 
 `tickrt run` of a shipped model over a long simulated session, in a process of its own whose
-resident memory is looked at every 50 ms: after the start (everything loaded and compiled), through the run,
-and at its peak.
+resident memory is looked at every 50 ms: after the start (everything loaded and compiled), through
+the run, and at its peak.
 
     python -m benchmarks.memory [--events N] [--model NAME]
 
