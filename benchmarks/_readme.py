@@ -109,6 +109,20 @@ def _event_stream(result: dict[str, Any]) -> list[Row]:
     ]
 
 
+def _memory(result: dict[str, Any]) -> list[Row]:
+    resident = result["resident_mb"]
+    early, late = resident["early in the run"], resident["late in the run"]
+    millions = result["events"] / 1e6
+    return [
+        (
+            f"resident memory of a run, seed LSTM, {millions:.0f} M events, early → late (peak)",
+            f"{early:.0f} → {late:.0f} MB ({resident['peak']:.0f} MB)",
+            f"flat, ≤ {result['target_mb']} MB",
+            "memory",
+        )
+    ]
+
+
 _PARTS = {
     "book_features": _book_features,
     "pipeline": _pipeline,
@@ -116,6 +130,7 @@ _PARTS = {
     "loop": _loop,
     "startup": _startup,
     "event_stream": _event_stream,
+    "memory": _memory,
 }
 
 

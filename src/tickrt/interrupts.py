@@ -2,7 +2,9 @@
 
 Entry points: `handled()`, around a whole command: inside it either signal raises `Interrupted`, and
 `received()` remembers it; `deferred(notice)`: inside that a signal is passed to `notice` instead of
-raising, for work that comes to an orderly end by itself; `check()` raises what was only noticed.
+raising, for work that comes to an orderly end by itself; `check()` raises what was only noticed;
+`abrupt()`: inside that a signal ends the process at once, for work that an exception would break in
+two (compiling: it would leave LLVM's lock taken) and that leaves nothing behind.
 
 Invariants: handlers belong to the main thread; in another thread nothing changes. `Interrupted` is
 no `Exception`: nothing that handles errors handles it. One that Python swallowed (in a callback
@@ -11,13 +13,14 @@ from C, say) is still in `received()`.
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-__all__ = ["EXIT_BASE", "Interrupted", "check", "deferred", "handled", "received"]
+__all__ = ["EXIT_BASE", "Interrupted", "abrupt", "check", "deferred", "handled", "received"]
 
 EXIT_BASE = 128  # a command that a signal ended exits with this + its number
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -35,6 +38,7 @@ class Interrupted(BaseException):
 
 class _State:
     handling = False
+    last = False  # the process belongs to the command
     received: int | None = None
 
 
@@ -84,12 +88,12 @@ def handled(*, last: bool = False) -> Iterator[None]:
 
     `last`: nothing but the end of the process comes after it: signals are ignored then.
     """
-    _State.handling, _State.received = True, None
+    _State.handling, _State.received, _State.last = True, None, last
     try:
         with _installed(_raise, signal.SIG_IGN if last else None):
             yield
     finally:
-        _State.handling = False
+        _State.handling = _State.last = False
 
 
 @contextmanager
@@ -105,4 +109,23 @@ def deferred(notice: Callable[[int], object] | None = None) -> Iterator[None]:
             notice(signum)
 
     with _installed(handle):
+        yield
+
+
+def _end(signum: int, _frame: FrameType | None) -> None:
+    if os.isatty(2):
+        os.write(2, b"\x1b[?25h\n")  # a progress bar had hidden the cursor
+    os._exit(EXIT_BASE + signum)
+
+
+@contextmanager
+def abrupt() -> Iterator[None]:
+    """Let SIGINT and SIGTERM end the process at once, inside `handled(last=True)`; elsewhere, and
+    inside `deferred`, nothing changes."""
+    installed = signal.getsignal(signal.SIGTERM)
+    if not _State.last or installed is not _raise:
+        yield
+        return
+    check()
+    with _installed(_end):
         yield

@@ -26,6 +26,7 @@ def simulate_file(
 ) -> dict[str, Any]:
     """Simulate a session into `out`; returns its meta with ``path`` and ``events``."""
     from tickrt.cli.progress import bar, first_compile, share, working
+    from tickrt.interrupts import abrupt
 
     compiling = first_compile("simulate")
     started = time.perf_counter()
@@ -42,7 +43,7 @@ def simulate_file(
             begun.append(time.perf_counter() - started)
         shown(share_done)
 
-    with bar(f"simulating{compiling.note}", quiet) as report:
+    with abrupt(), bar(f"simulating{compiling.note}", quiet) as report:
         shown = share(report)
         data, meta = make(seconds, events, seed, calibration=loaded, symbol=symbol, progress=made)
     if begun:

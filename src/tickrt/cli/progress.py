@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+from tickrt.interrupts import abrupt
+
 __all__ = ["FirstCompile", "bar", "first_compile", "share", "working"]
 
 Report = Callable[[float, float], None]
@@ -127,11 +129,14 @@ def share(report: Report) -> Callable[[float], None]:
 def working(text: str, quiet: bool = False, about_s: float = 0.0) -> Iterator[None]:
     """For work of unknown length (loading, compiling): a moving bar and the time elapsed.
 
+    It must leave nothing behind: a signal ends the process at once (`interrupts.abrupt`).
+
     Args:
         about_s: an estimate of its seconds: then the bar fills as they pass, and waits at 95 %.
     """
     if not _shown(quiet):
-        yield
+        with abrupt():
+            yield
         return
     display = _display(timed=about_s > 0)
     task = display.add_task(text, total=about_s or None)
@@ -150,7 +155,8 @@ def working(text: str, quiet: bool = False, about_s: float = 0.0) -> Iterator[No
     thread = threading.Thread(target=show, name="tickrt-progress", daemon=True)
     thread.start()
     try:
-        yield
+        with abrupt():
+            yield
     finally:
         over.set()
         thread.join()
