@@ -5,19 +5,29 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import onnx
 import pytest
 
 from helpers import toy_backend
+from helpers.engine_zoo import ZOO
 from helpers.sessions import config, market_file
 from tickrt import backends
 from tickrt.cli import main
 from tickrt.config import load_config
+from tickrt.engines.build.inspect import describe, verify
+from tickrt.engines.build.portable import OnnxBuilder
+from tickrt.engines.bundle.format import open_bundle
+from tickrt.engines.bundle.toolchain import EngineOrder, MadeEngine, Phase
+from tickrt.engines.graph.interface import Run
 from tickrt.errors import BuildError, ConfigError
 from tickrt.runtime.session import Session
 
+LEVEL = ("--builder-optimization-level", "3")
 BUILT_IN = ["tensorrt", "tensorrt_rtx", "onnxruntime", "null"]
 
 
@@ -126,3 +136,46 @@ def test_options_that_a_backend_does_not_heed_are_refused(
     assert "--refit: --backend onnxruntime has no use for it" in " ".join(
         capsys.readouterr().err.split()
     )
+
+
+class ToyBuilder(OnnxBuilder):
+    """Engines in a format of its own."""
+
+    backend = library = format = "toy"  # type: ignore[assignment]
+    suffix = "toy"
+    version = "1"  # type: ignore[assignment]
+    options = ("level",)  # type: ignore[assignment]
+
+    def build(self, order: EngineOrder, progress: Phase | None) -> MadeEngine:
+        made = super().build(order, progress)
+        return replace(made, data=bytes([order.level or 0]) + made.data)
+
+    def check(self, data: bytes) -> tuple[str, str]:
+        return super().check(data[1:])
+
+    def runner(self, data: bytes) -> Run:
+        return super().runner(data[1:])
+
+
+def test_a_registered_one_builds_and_its_bundle_is_opened_by_it(tmp_path: Path) -> None:
+    backend = SimpleNamespace(builder=lambda targets: ToyBuilder(), opener=ToyBuilder)
+    backends.register("toy", backend)
+    model, out = tmp_path / "mlp.onnx", tmp_path / "mlp.bundle"
+    onnx.save(ZOO["mlp"](), model)
+    assert main(["build", str(model), "-o", str(out), "--backend", "toy", *LEVEL]) == 0
+    facts = describe(out)
+    assert facts["manifest"]["builder"]["library"] == "toy"
+    assert facts["manifest"]["parity"]["status"] == "passed"
+    assert {engine["format"] for engine in facts["manifest"]["engines"]} == {"toy"}
+    results = {check.what: check.result for check in verify(out, allow_unsigned=True)}
+    engines = [result for what, result in results.items() if what.startswith("engine ")]
+    assert engines
+    assert set(engines) == {"ok"}
+    assert results["compatible with this machine"] == "no"  # no library of that name is installed
+    with open_bundle(out, allow_unsigned=True) as bundle:
+        assert bundle.payload(facts["payloads"][0]["name"])[0] == 3
+    del backends._known["toy"]
+    checks = {check.what: check for check in verify(out, allow_unsigned=True)}
+    unknown = next(check for what, check in checks.items() if what.startswith("engine "))
+    assert unknown.result == "not checked"
+    assert "unknown backend 'toy'" in unknown.why

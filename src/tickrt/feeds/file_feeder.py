@@ -3,24 +3,20 @@
 Entry point: `FileFeeder`.
 
 Invariants: events come in the order of `merge_streams` and carry no time of publication, so that
-the loop takes them as those of a file; a batch becomes visible as a whole; the ring is closed when
-nothing more will come, whatever went wrong.
-
-Limit: a batch longer than the ring passes in parts of half of it. That is what the loop gives back
-while it is inside a batch.
+the loop takes them as those of a file; the ring is closed when nothing more will come, whatever
+went wrong. A batch may become visible in parts: the loop waits for its end.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tickrt.market.event_checks import batch_ends
 from tickrt.market.event_stream import EventStream, merge_streams
 from tickrt.memory.records import EVENT_DTYPE
 from tickrt.memory.ring import Ring
@@ -71,7 +67,7 @@ class FileFeeder:
     def _run(self) -> None:
         try:
             with closing(self._pieces):
-                for part in _parts(self._pieces, self._ring.capacity):
+                for part in self._pieces:
                     if not self._publish(part):
                         return
         except BaseException as error:  # raised again by `finish`
@@ -93,37 +89,3 @@ class FileFeeder:
                 self._loop_ended.wait(pause)
                 pause = min(2 * pause, _LONGEST_S)
         return True
-
-
-def _parts(pieces: Iterator[Events], capacity: int) -> Iterator[Events]:
-    """What to publish one after the other: whole batches that fit into a ring of `capacity`, and
-    parts of half of it of those that do not."""
-    half = capacity // 2
-    rest: Events = np.zeros(0, EVENT_DTYPE)  # the beginning of a batch
-    inside = False  # a long batch, of which parts have been published
-    for piece in pieces:
-        events = np.concatenate([rest, piece]) if len(rest) else piece
-        ends = batch_ends(events) + 1
-        lengths = np.diff(ends, prepend=0)
-        long = lengths > capacity
-        long[:1] |= inside
-        done = 0
-        for end, length in zip(ends[long].tolist(), lengths[long].tolist(), strict=True):
-            yield events[done : end - length]
-            yield from _halves(events[end - length : end], half)
-            done = end
-        whole = int(ends[-1]) if len(ends) else 0
-        yield events[done:whole]
-        inside = inside and not whole
-        rest = events[whole:]
-        if inside or len(rest) > capacity:
-            yield from _halves(rest, half)
-            inside, rest = True, rest[:0]
-        rest = rest.copy()  # lets go of the piece
-    yield rest
-
-
-def _halves(events: Events, size: int) -> Iterator[Events]:
-    """`events` in parts of at most `size`."""
-    for start in range(0, len(events), size):
-        yield events[start : start + size]

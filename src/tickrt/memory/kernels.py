@@ -22,16 +22,19 @@ HEARTBEAT = 8  # bytes from the closed flag to the heartbeat
 
 
 @kernel
-def takeable(events, n, free, capacity):
+def takeable(events, n, free, capacity, inside):
     """How many of `events[:n]` may be published with `free` slots: whole batches if they fit.
 
-    A batch that is longer than the ring can only pass in parts.
+    A batch that is longer than the ring can only pass in parts; `inside`: a part of it has passed,
+    and the consumer waits for the rest.
     """
     if n <= free:
         return n
     take = free
     while take > 0 and (np.int64(events[take - 1]["ev"]) & BATCH_END) == 0:
         take -= 1
+    if take == 0 and inside:
+        return free
     if take > 0 or n < capacity:
         return take
     for i in range(capacity):
@@ -49,7 +52,9 @@ def push(view, events, stamped):
     capacity = view.mask + 1
     head = load_i64(view.published)
     free = capacity - (head - load_acquire(view.consumed))
-    take = takeable(events, len(events), free, capacity)
+    last = view.events[(head - 1) & view.mask]
+    inside = head > 0 and (np.int64(last["ev"]) & BATCH_END) == 0
+    take = takeable(events, len(events), free, capacity, inside)
     for i in range(take):
         view.events[(head + i) & view.mask] = events[i]
     now = clock()

@@ -2,6 +2,6 @@
 
 - `session.Session`: files in, report out.
 - `loop_kernels.loop`: the hot loop, on one screen; `step_kernels`: one batch through it.
-- `handle`: what the loop sees of an engine; `onnxruntime`, `null`: the backends.
-- `parts.assemble`: from a configuration to streams, engines and strategies, wired up.
+- `backends`: what the loop sees of an engine, and the built-in backends.
+- `assembly.assemble`: from a configuration to streams, engines and strategies, wired up.
 """

@@ -1,7 +1,7 @@
 """Where a strategy's model comes from: an ONNX file, a shipped name, or a bundle.
 
 Entry point: `load_source(settings, config)` → `Source`. A bundle is verified before any of its
-payloads is read (`engines.compat.load_bundle`); an ONNX file is checked (`engines.onnx_check`).
+payloads is read (`engines.bundle.compat`); an ONNX file is checked (`engines.graph.check`).
 """
 
 from __future__ import annotations

@@ -25,7 +25,6 @@ from tickrt.observe.histogram import cdf, percentiles
 from tickrt.observe.machine import machine_info
 from tickrt.risk.limits import RiskReason
 from tickrt.runtime.assembly import Assembly
-from tickrt.runtime.backends.onnxruntime.split import SplitEngine
 from tickrt.runtime.loop.state import COUNTERS, STAGES
 from tickrt.runtime.recorder import FILLS, SERIES, Recorder
 from tickrt.runtime.report_types import (
@@ -273,7 +272,7 @@ def loop_report(
 def _graphs(assembly: Assembly) -> dict[str, str]:
     """The drawing of each split model."""
     return {
-        str(engine.describe()["model"]): engine.drawing
+        str(engine.describe()["model"]): str(getattr(engine, "drawing", ""))
         for engine in assembly.engines
-        if isinstance(engine, SplitEngine) and engine.drawing
+        if getattr(engine, "drawing", "")
     }

@@ -21,6 +21,7 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from tickrt.engines.graph.cells import lstm_cell
 from tickrt.engines.graph.interface import Array
 from tickrt.engines.graph.load import RECURRENT, name_nodes
 from tickrt.engines.graph.order import live, reads_of
@@ -61,6 +62,21 @@ class _Writer:
     def split(self, name: str, x: str, *sizes: int) -> Any:
         lengths = self.const("split_" + "_".join(map(str, sizes)), np.array(sizes, np.int64))
         return self.op("Split", name, x, lengths, outputs=len(sizes), axis=-1)
+
+
+@dataclass(frozen=True)
+class _Step:
+    """Writes the operators of one time step: a `graph.cells.CellWriter`."""
+
+    out: _Writer
+    prefix: str
+
+    def add(self, kind: str, label: str, *inputs: str) -> str:
+        return str(self.out.op(kind, f"{self.prefix}/{label}", *inputs))
+
+    def cut(self, label: str, tensor: str, sizes: list[int]) -> list[str]:
+        parts: list[str] = self.out.split(f"{self.prefix}/{label}", tensor, *sizes)
+        return parts
 
 
 @dataclass(frozen=True)
@@ -124,20 +140,12 @@ def _read(
 def _lstm_step(
     out: _Writer, n: _Node, t: str, xw: str, h: str | None, c: str | None, d: int
 ) -> tuple[str, str]:
-    """i, o, f, c gates: c' = f·c + i·g, h' = o·tanh(c')."""
+    """The recurrent product, then the cell."""
     gates = xw
     if h is not None:
         r = out.const(f"r{d}", n.r[d].T)
         gates = out.op("Add", f"{t}/gates", xw, out.op("MatMul", f"{t}/recurrent", h, r))
-    iof, g = out.split(f"{t}/split", gates, 3 * n.hidden, n.hidden)
-    i, o, f = out.split(
-        f"{t}/iof", out.op("Sigmoid", f"{t}/sigmoid", iof), n.hidden, n.hidden, n.hidden
-    )
-    cell = out.op("Mul", f"{t}/cell_in", i, out.op("Tanh", f"{t}/tanh", g))
-    if c is not None:
-        cell = out.op("Add", f"{t}/cell", out.op("Mul", f"{t}/cell_keep", f, c), cell)
-    hidden = out.op("Mul", f"{t}/hidden", o, out.op("Tanh", f"{t}/cell_tanh", cell))
-    return hidden, cell
+    return lstm_cell(_Step(out, t), gates, c, n.hidden)
 
 
 def _gru_step(out: _Writer, n: _Node, t: str, xw: str, h: str | None, d: int) -> str:

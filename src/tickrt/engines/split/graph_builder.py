@@ -129,6 +129,16 @@ class GraphBuilder:
         self._add(Node(op, list(inputs), names, dict(attrs), names[0], domain))
         return names
 
+    def add(self, kind: str, label: str, *inputs: str) -> str:
+        """`node`, as a `graph.cells.CellWriter`; names here need no label."""
+        return self.node(kind, list(inputs))
+
+    def cut(self, label: str, tensor: str, sizes: list[int]) -> list[str]:
+        """Cut a tensor [batch, n] along its last axis; the names of the parts."""
+        lengths = self.constant(np.array(sizes, np.int64))
+        parts = [f"{tensor}/part"] * len(sizes)
+        return self.nodes_of("Split", [tensor, lengths], {"axis": 1}, parts)
+
     def copy(self, node: Node, inputs: list[str]) -> list[str]:
         """Add `node` on other inputs, in ONNX's own spelling; the names of its outputs."""
         if node.op == "Reshape" and "shape" in node.attrs:

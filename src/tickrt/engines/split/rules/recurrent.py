@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tickrt.engines.graph.cells import lstm_cell
 from tickrt.engines.split.dependence import Analysis, Flow, Positions, Rule
 from tickrt.engines.split.graph import Array, Node
 from tickrt.engines.split.graph_builder import GraphBuilder
@@ -162,11 +163,6 @@ class Recurrent(Rule):
         """h · weightᵀ + bias."""
         return out.node("Gemm", [h, out.constant(weight.T), out.constant(bias)])
 
-    def split(self, out: GraphBuilder, name: str, sizes: list[int]) -> list[str]:
-        """Cut the last axis."""
-        constant = out.constant(np.array(sizes, np.int64))
-        return out.nodes_of("Split", [name, constant], {"axis": 1}, [f"{name}/part"] * len(sizes))
-
     def carried(self, out: GraphBuilder, node: Node, key: str, width: int) -> str:
         """A carried tensor [batch, width]."""
         graph = out.a.graph
@@ -269,12 +265,7 @@ class LSTM(Recurrent):
         h = weights.hidden
         recurrent = self.carried(out, node, "gates", 4 * h)
         gates = self.gates(out, row, weights.w, recurrent)
-        iof, candidate = self.split(out, gates, [3 * h, h])
-        i, o, f = self.split(out, out.node("Sigmoid", [iof]), [h, h, h])
-        candidate = out.node("Tanh", [candidate])
-        kept = out.node("Mul", [f, self.carried(out, node, "cell", h)])
-        cell = out.node("Add", [kept, out.node("Mul", [i, candidate])])
-        return State(out.node("Mul", [o, out.node("Tanh", [cell])]), cell)
+        return State(*lstm_cell(out, gates, self.carried(out, node, "cell", h), h))
 
     def recurrent_half(self, out: GraphBuilder, node: Node, state: State) -> dict[str, str]:
         weights = self.weights(out.a, node)
@@ -299,7 +290,7 @@ class GRU(Recurrent):
         h = weights.hidden
         hidden = self.carried(out, node, "hidden", h)
         gates = self.gates(out, row, weights.w[: 2 * h], self.carried(out, node, "gates", 2 * h))
-        z, r = self.split(out, out.node("Sigmoid", [gates]), [h, h])
+        z, r = out.cut("zr", out.node("Sigmoid", [gates]), [h, h])
         if node.attrs.get("linear_before_reset", 0):
             bias = weights.input_bias[2 * h :]
             reset = out.node("Mul", [r, self.carried(out, node, "candidate", h)])

@@ -74,7 +74,7 @@ class SplitEngine(OrtBacked):
 
     Args:
         model: the whole model, for its names and digest.
-        plan: its checked split (`engines.split_plan.plan`), usable.
+        plan: its checked split (`engines.split.plan.plan`), usable.
         ring: the stream's rows.
         threads: intra-op threads of every graph.
     """

@@ -83,7 +83,7 @@ class OrtEngine(OrtBacked):
     """A whole-window model in ONNX Runtime.
 
     Args:
-        model: the checked model (`engines.onnx_check.check_model`).
+        model: the checked model (`engines.graph.check.read_model`).
         ring: the stream's rows; T and F are those of the model.
         threads: intra-op threads; with 1 the loop's own thread does all the work.
 
