@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import tokenize
 import zipfile
 import zlib
 from contextlib import ExitStack
@@ -29,7 +30,18 @@ from tickrt.memory.records import EVENT_DTYPE
 __all__ = ["EventReader"]
 
 Events = npt.NDArray[Any]  # structured, EVENT_DTYPE
-_UNREADABLE = (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error)
+# What zipfile and NumPy raise on damaged bytes; the syntax is that of an array's header.
+_UNREADABLE = (
+    ValueError,
+    OSError,
+    EOFError,
+    KeyError,
+    RuntimeError,
+    SyntaxError,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 _PIECE = 1 << 18  # bytes at once: zipfile holds about as much again
 
 
@@ -70,16 +82,20 @@ class EventReader:
         """The next events, at most `limit`: a new `EVENT_DTYPE`[n]; n = 0 at the end.
 
         Raises:
-            DataError: the file is damaged or truncated here.
+            DataError: the file is damaged or truncated here; the message names the rows.
         """
-        raw = np.empty(min(limit, self.count - self._row), self._dtype)
+        end = min(self._row + limit, self.count)
+        raw = np.empty(end - self._row, self._dtype)
         try:
             self._fill(raw)
-            if self._row + len(raw) == self.count:
+            if end == self.count:
                 self._events.read(1)  # past the end: here zipfile compares the checksum
         except _UNREADABLE as error:
-            raise _unreadable(self.source, error) from error
-        self._row += len(raw)
+            # A checksum is wrong: it is that of all events.
+            first = 0 if isinstance(error, zipfile.BadZipFile) else self._row
+            rows = f" between rows {first} and {end - 1}"
+            raise _unreadable(self.source, error, rows) from error
+        self._row = end
         return raw if self._dtype == EVENT_DTYPE else raw.astype(EVENT_DTYPE)
 
     def _fill(self, raw: Events) -> None:
@@ -104,15 +120,15 @@ class EventReader:
         self._close()
 
 
-def _unreadable(source: Path, error: BaseException) -> DataError:
-    """What is said of a file that cannot be read."""
+def _unreadable(source: Path, error: BaseException, rows: str = "") -> DataError:
+    """What is said of a file that cannot be read; `rows`: where it is damaged."""
     if isinstance(error, OSError) and error.errno is not None:
         return DataError(
             f"{source}: cannot be read ({error.strerror}); make an event file with "
             "`tickrt data convert` or `tickrt data simulate`"
         )
     return DataError(
-        f"{source}: damaged or truncated ({error}); copy, convert or simulate it again"
+        f"{source}: damaged or truncated{rows} ({error}); copy, convert or simulate it again"
     )
 
 

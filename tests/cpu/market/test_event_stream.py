@@ -180,7 +180,21 @@ def test_damage_is_found_where_it_is_read(tmp_path: Path) -> None:
     (tmp_path / "a.npy").write_bytes(content[:-100])
     pieces = iter(open_stream(tmp_path / "a.npy", 60))
     assert joined([next(pieces), next(pieces)]).tobytes() == events[:120].tobytes()
-    with pytest.raises(DataError, match=r"truncated \(it ends after 178 of 180 events\)"):
+    with pytest.raises(DataError, match=r"between rows 120 and 179 \(it ends after 178 of 180"):
+        next(pieces)
+
+
+def test_what_looks_like_a_wrong_event_may_be_damage(tmp_path: Path) -> None:
+    events = make_events()
+    events["ev"][2::3] |= np.uint64(BATCH_END)
+    path = tmp_path / "a.npz"
+    np.savez(path, data=events)
+    wrong = events.copy()
+    wrong["px"][70] = -1.0
+    path.write_bytes(path.read_bytes().replace(events.tobytes(), wrong.tobytes()))
+    pieces = iter(open_stream(path, 60))
+    next(pieces)
+    with pytest.raises(DataError, match=r"damaged or truncated between rows 0 and 179 \(Bad CRC"):
         next(pieces)
 
 
