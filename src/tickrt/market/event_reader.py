@@ -66,16 +66,19 @@ class EventReader:
             try:
                 file = stack.enter_context(source.open("rb"))
                 status = os.fstat(file.fileno())
-                self._events, text = _members(file, source, stack)
+                self._events, size, text = _members(file, source, stack)
                 self._dtype, shape = _header(self._events)
             except _UNREADABLE as error:
                 raise _unreadable(source, error) from error
             _check_layout(self._dtype, shape, source)
+            self.count = shape[0]
+            room = (size - self._events.tell()) // self._dtype.itemsize
+            if not 0 <= self.count <= room:  # before so many are made room for
+                raise _unreadable(source, _ends_after(room, self.count))
             self.meta = _parsed(text, source)
             self.instrument = _instrument(self.meta, source)
             self._close = stack.pop_all().close
         self.identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
-        self.count = shape[0]
         self._row = 0
 
     def read(self, limit: int) -> Events:
@@ -104,8 +107,7 @@ class EventReader:
         while done < len(target):
             got = self._events.readinto(target[done : done + _PIECE])
             if not got:
-                here = self._row + done // raw.itemsize
-                raise EOFError(f"it ends after {here} of {self.count} events")
+                raise _ends_after(self._row + done // raw.itemsize, self.count)
             done += got
 
     def __enter__(self) -> EventReader:
@@ -118,6 +120,10 @@ class EventReader:
         trace: TracebackType | None,
     ) -> None:
         self._close()
+
+
+def _ends_after(row: int, count: int) -> EOFError:
+    return EOFError(f"it ends after {row} of {count} events")
 
 
 def _unreadable(source: Path, error: BaseException, rows: str = "") -> DataError:
@@ -134,14 +140,14 @@ def _unreadable(source: Path, error: BaseException, rows: str = "") -> DataError
 
 def _members(
     file: io.BufferedReader, source: Path, stack: ExitStack
-) -> tuple[io.BufferedIOBase, bytes]:
-    """Where the array `data` begins, and the bytes of `meta`."""
+) -> tuple[io.BufferedIOBase, int, bytes]:
+    """Where the array `data` begins, its size in bytes with its header, and the bytes of `meta`."""
     magic = file.read(6)
     file.seek(0)
     if not magic:
         raise DataError(f"{source}: the file is empty; convert or simulate it again")
     if magic == npy.MAGIC_PREFIX:
-        return file, b"{}"
+        return file, os.fstat(file.fileno()).st_size, b"{}"
     if magic[:2] != b"PK":
         raise DataError(
             f"{source}: neither .npz nor .npy; raw captures become event files with "
@@ -157,7 +163,7 @@ def _members(
         with archive.open(members["meta"]) as described:
             text = npy.read_array(described, allow_pickle=False).tobytes()
     member = cast(zipfile.ZipExtFile, archive.open(members["data"]))
-    return stack.enter_context(member), text
+    return stack.enter_context(member), archive.getinfo(members["data"]).file_size, text
 
 
 def _header(file: io.BufferedIOBase) -> tuple[np.dtype[Any], tuple[int, ...]]:
