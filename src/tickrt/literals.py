@@ -2,7 +2,7 @@
 
 They are `Literal` types: the command line lists them in ``--help``, the configuration checks them,
 and the code that acts on them is checked by mypy. What can be extended by the user or by another
-package (models, specs, backends that run a model) is not here.
+package (models, specs, backends) is not here.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import Literal
 
 __all__ = [
-    "BuildBackend",
     "CalibrationMethod",
     "CaptureKind",
     "Exchange",
@@ -30,7 +29,6 @@ QueueModel = Literal[
 # Whether the simulated exchange fills an order in part.
 Exchange = Literal["partial", "whole"]
 
-BuildBackend = Literal["auto", "onnxruntime", "tensorrt", "tensorrt_rtx"]
 Precision = Literal["fp32", "fp16", "bf16", "int8", "fp8"]
 CalibrationMethod = Literal["minmax", "entropy", "percentile"]
 

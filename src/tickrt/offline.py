@@ -27,7 +27,7 @@ from tickrt.engines.split.build import SplitResult
 from tickrt.engines.split.build import split as _split
 from tickrt.errors import FeatureMismatchError
 from tickrt.feature.rows import Features
-from tickrt.literals import BuildBackend, Precision
+from tickrt.literals import Precision
 
 __all__ = ["build", "open_bundle", "split"]
 
@@ -71,7 +71,7 @@ def build(
     *,
     rows: Features | NDArray[np.float32] | None = None,
     precision: Precision | None = None,
-    backend: BuildBackend | None = None,
+    backend: str | None = None,
     sign: str | None = None,
     encrypt: str | None = None,
 ) -> Manifest:

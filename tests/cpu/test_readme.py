@@ -7,14 +7,19 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from helpers.pages import ROOT, blocks
+from helpers.sessions import T, config, market_file
+from tickrt import backends
 from tickrt.cli import main
 from tickrt.config import load_config
 from tickrt.feature.spec import load_spec
+from tickrt.runtime.session import Session
 
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
@@ -95,9 +100,9 @@ def test_the_feature_column_of_the_howto_works(tmp_path: Path) -> None:
 def test_the_session_file_of_the_howto_works(tmp_path: Path) -> None:
     page = ROOT / "docs" / "howto-session.md"
     (tmp_path / "session.toml").write_text(blocks(page, "toml")[0])
-    config = load_config(tmp_path / "session.toml")
-    assert config.data == (tmp_path / "session.npz",)
-    assert [s.name for s in config.strategies] == ["light taker", "light maker"]
+    loaded = load_config(tmp_path / "session.toml")
+    assert loaded.data == (tmp_path / "session.npz",)
+    assert [s.name for s in loaded.strategies] == ["light taker", "light maker"]
     done = subprocess.run(
         [sys.executable, "-c", blocks(page, "python")[0]],
         cwd=tmp_path,
@@ -106,6 +111,23 @@ def test_the_session_file_of_the_howto_works(tmp_path: Path) -> None:
         check=True,
     )
     assert "threads = 2" in done.stdout
+
+
+def test_the_backend_of_the_howto_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = ROOT / "docs" / "howto-backend.md"
+    (tmp_path / "momentum.py").write_text(blocks(page, "python")[0])
+    (group,) = tomllib.loads(blocks(page, "toml")[0])["project"]["entry-points"]
+    assert group == backends.GROUP
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(backends, "_known", dict(backends._known))
+    backends.register("momentum", "momentum")
+    data = market_file(tmp_path / "m.npz", 60)
+    with Session(config(tmp_path, data, backend="momentum")) as session:
+        report = session.run()
+        signals = session.signals()
+    assert report.faults == 0
+    assert len(signals) == 60 - (T - 1)  # a signal for every full window
+    assert set(signals["p_up"]) == {np.float32(0.2), np.float32(0.7)}
 
 
 def test_the_two_commands_of_the_first_screen_are_targets_of_the_makefile() -> None:

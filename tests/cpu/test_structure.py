@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "src" / "tickrt"
 FILE_LINES, FUNCTION_LINES = 500, 70
 
-BASE = {"__version__", "environment", "errors", "files", "interrupts", "literals"}
+BASE = {"__version__", "backends", "environment", "errors", "files", "interrupts", "literals"}
 BASE |= {"compile", "memory"}
 MARKET = BASE | {"market"}
 MAY_IMPORT = {

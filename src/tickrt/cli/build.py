@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tickrt.cli import keys
-from tickrt.cli.common import Force, Json, Spec, complete_model
+from tickrt.cli.common import Force, Json, Spec, complete_backend, complete_model
 from tickrt.errors import BundleError, ConfigError
-from tickrt.literals import BuildBackend, CalibrationMethod, Precision
+from tickrt.literals import CalibrationMethod, Precision
 
 if TYPE_CHECKING:
     from tickrt.engines.build.request import BuildRequest
@@ -36,8 +36,13 @@ def build(
         typer.Option("--rebuild", help="Build this bundle's embedded ONNX again, for here."),
     ] = None,
     backend: Annotated[
-        BuildBackend,
-        typer.Option(help="auto: what this machine can run.", rich_help_panel=_ENGINE),
+        str,
+        typer.Option(
+            help="auto: what this machine can run; or by name: onnxruntime, tensorrt, "
+            "tensorrt_rtx, or one that was added.",
+            autocompletion=complete_backend,
+            rich_help_panel=_ENGINE,
+        ),
     ] = "auto",
     target: Annotated[
         list[str] | None,
@@ -206,7 +211,7 @@ def build(
         if path.suffix.lower() not in (".uff", ".caffemodel", ".prototxt"):
             files = find_model(model)
             path, spec_here = files.onnx, spec or files.spec
-        _check_tensorrt_only(backend, given)
+        _check_heeded(backend, target or (), given)
         request = BuildRequest(model=path, **changes, **given)
     _run(request, calibrate, spec_here, out, encrypt, sign, as_json)
 
@@ -224,18 +229,23 @@ def _flags(names: Iterable[str]) -> str:
     return ", ".join(_FLAGS.get(name, "--" + name.replace("_", "-")) for name in names)
 
 
-def _check_tensorrt_only(backend: str, given: dict[str, Any]) -> None:
-    """Options that ONNX Runtime has no use for are refused, not ignored.
+def _check_heeded(backend: str, targets: Iterable[str], given: dict[str, Any]) -> None:
+    """Options that the named backend has no use for are refused, not ignored.
 
     Raises:
-        ConfigError: one was given.
+        ConfigError: one was given, or there is no such backend.
     """
-    if backend != "onnxruntime":
-        return
+    from tickrt import backends
+
     names = ("profiles", "workspace", "level", "sparse", "refit", "version_compatible")
-    if wrong := [name for name in names if given.get(name)]:
+    asked = [name for name in names if given.get(name)]
+    if backend == backends.AUTO or not asked:
+        return
+    heeded = backends.builder(backend, tuple(targets)).options
+    if wrong := [name for name in asked if name not in heeded]:
         raise ConfigError(
-            f"{_flags(wrong)}: for TensorRT only; drop it, or build with --backend tensorrt"
+            f"{_flags(wrong)}: --backend {backend} has no use for it; drop it, or build with "
+            "another one, such as --backend tensorrt"
         )
 
 

@@ -1,6 +1,7 @@
 """The options that commands of every kind share.
 
-Entry points: `Json`, `Force`, `Model`, `Spec`; `complete_model`, `complete_spec` for the shell.
+Entry points: `Json`, `Force`, `Model`, `Spec`; for the shell `complete_backend`,
+`complete_model`, `complete_spec`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["Force", "Json", "Model", "Spec", "complete_model", "complete_spec"]
+__all__ = ["Force", "Json", "Model", "Spec", "complete_backend", "complete_model", "complete_spec"]
 
 
 def complete_model(start: str) -> Iterator[str]:
@@ -25,6 +26,13 @@ def complete_spec(start: str) -> Iterator[str]:
     from tickrt.feature.spec import shipped_specs
 
     return (name for name in shipped_specs() if name.startswith(start))
+
+
+def complete_backend(start: str) -> Iterator[str]:
+    """For the shell: known backends."""
+    from tickrt import backends
+
+    return (name for name in [backends.AUTO, *backends.names()] if name.startswith(start))
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and no progress.")]

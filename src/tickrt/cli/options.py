@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tickrt.cli import keys
-from tickrt.cli.common import Force, Model, Spec
+from tickrt.cli.common import Force, Model, Spec, complete_backend
 from tickrt.cli.errors import validated
 from tickrt.errors import ConfigError
 
@@ -92,7 +92,10 @@ class SessionOptions:
     backend: Annotated[
         str | None,
         typer.Option(
-            help="What runs the model.", show_default="onnxruntime", rich_help_panel=_ENGINE
+            help="What runs the model: onnxruntime, null, or one that was added.",
+            show_default="onnxruntime",
+            autocompletion=complete_backend,
+            rich_help_panel=_ENGINE,
         ),
     ] = None
     threads: Annotated[

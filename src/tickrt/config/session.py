@@ -12,8 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    Strict,
+    model_validator,
+)
 
+from tickrt.backends import DEFAULT, check
 from tickrt.config.checks import check_keys, read_settings, refuse
 from tickrt.errors import ConfigError
 from tickrt.execution.gateways.venue import VenueConfig
@@ -154,7 +163,7 @@ class SessionConfig(_Frozen):
     Attributes:
         data: event files, one per symbol.
         strategies: at least one; not set: one taker on `seed_lstm`.
-        backend: what runs the models, by name.
+        backend: what runs the models, by name: onnxruntime, null, or one that was added.
         threads: intra-op threads of the engine; 1: the loop's own thread.
         split: run only what depends on the newest row on the path, where that is exact.
         stateful: the models were trained with carried state (needs `split`).
@@ -176,7 +185,7 @@ class SessionConfig(_Frozen):
     out: Path | None = None
     pace: Annotated[Number, BeforeValidator(lambda v: _pace(v))] = Field(default=0.0, ge=0.0)
     pin_cpu: Whole | None = Field(default=None, ge=0)
-    backend: str = "onnxruntime"
+    backend: Annotated[str, AfterValidator(lambda v: _backend(v))] = DEFAULT
     threads: Whole = Field(default=1, ge=1, le=256)
     split: Switch = True
     stateful: Switch = False
@@ -199,6 +208,13 @@ class SessionConfig(_Frozen):
         if isinstance(value, Mapping) and isinstance(value.get("data"), str | Path):
             return {**value, "data": (value["data"],)}
         return value
+
+
+def _backend(name: str) -> str:
+    try:
+        return check(name)
+    except ConfigError as error:
+        raise refuse("", str(error)) from None
 
 
 def _pace(value: object) -> object:

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tickrt import backends
 from tickrt.config import SessionConfig, StrategySettings
 from tickrt.engines.graph.check import check_spec
-from tickrt.engines.split.plan import plan
 from tickrt.errors import ConfigError
 from tickrt.execution.gateways.gateway import (
     GatewayContext,
@@ -30,9 +30,6 @@ from tickrt.memory.ring import FeedView, Ring
 from tickrt.observe.clock import ticks_per_ns
 from tickrt.risk.limits import new_risk
 from tickrt.runtime.backends.handle import Engine, RowRing, new_engines
-from tickrt.runtime.backends.null import NullEngine
-from tickrt.runtime.backends.onnxruntime.split import SplitEngine
-from tickrt.runtime.backends.onnxruntime.whole import OrtEngine
 from tickrt.runtime.loop.state import RECORDS, Loop, LoopSettings, new_loop, new_wiring
 from tickrt.runtime.model_source import Source, load_source
 from tickrt.strategy.params import TakerParams
@@ -50,7 +47,7 @@ class StrategySlot:
     symbol: int
     instrument: Instrument
     spec: FeatureSpec
-    source: Source | None  # None with the null backend
+    source: Source | None  # None where the backend needs no model
 
     @property
     def stream_key(self) -> tuple[int, str]:
@@ -104,13 +101,14 @@ def _slot(
     symbol = symbols.index(wanted)
     policy = "taker" if isinstance(settings.policy, TakerParams) else "maker"
     source: Source | None = None
-    if config.backend == "null" and settings.spec is not None:
+    needs_model = backends.probe(config.backend).needs_model
+    if not needs_model and settings.spec is not None:
         spec = load_spec(settings.spec)
     else:
         source = load_source(settings, config)
         spec = _spec_of(settings, source)
         check_spec(source.model, spec)
-    if config.backend == "null":
+    if not needs_model:
         source = None
     return StrategySlot(settings.name or policy, settings, symbol, markets[symbol], spec, source)
 
@@ -121,28 +119,10 @@ def _ring(streams: Streams, k: int) -> RowRing:
 
 
 def _engine(config: SessionConfig, slot: StrategySlot, ring: RowRing) -> Engine:
-    source = slot.source
     if config.stateful and not config.split:
         raise ConfigError("--stateful carries the states that the split has: drop --no-split")
-    if source is None:
-        return NullEngine()
-    if source.plan is not None and not config.split:
-        raise ConfigError(
-            f"{source.model.name}: the bundle was built split: for the whole window build it with "
-            "`tickrt build --no-split`"
-        )
-    if source.built and config.stateful and (source.plan is None or source.plan.mode != "carry"):
-        raise ConfigError(f"{source.model.name}: build the bundle with --stateful to run it so")
-    found = source.plan
-    if config.split and not source.built:
-        made = plan(source.model, stateful=config.stateful)
-        if config.stateful and not made.usable:
-            why = made.why_not
-            raise ConfigError(f"{source.model.name}: cannot run with carried state: {why}")
-        found = made if made.usable else None
-    if found is not None:
-        return SplitEngine(source.model, found, ring, config.threads)
-    return OrtEngine(source.model, ring, config.threads)
+    engine: Engine = backends.load(config.backend, slot.source, ring, config)
+    return engine
 
 
 def _gateway(config: SessionConfig, context: GatewayContext) -> GatewayLike:

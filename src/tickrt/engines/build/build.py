@@ -1,6 +1,6 @@
 """From an ONNX model to a bundle: split → precision → engine → parity → bundle.
 
-Entry points: `build` (→ `Built`), `write_built`, `engine_parity`, `default_cache`.
+Entry points: `build` (→ `Built`), `write_built`, `engine_parity`.
 
 Invariants: the same request and rows give the same manifest and payloads wherever the builder is
 deterministic (`builder.reproducible` says where it is not); times are in the report only. A failed
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,29 +33,23 @@ from tickrt.engines.build.parity import (
     run_all,
     windows_of,
 )
-from tickrt.engines.build.request import BuildRequest, choose_backend, resolve_targets
+from tickrt.engines.build.request import BuildRequest, choose_backend
 from tickrt.engines.bundle.crypto import AesKey, SigningKey
 from tickrt.engines.bundle.format import write_bundle
-from tickrt.engines.bundle.machine import gpus, library_version, platform_name
+from tickrt.engines.bundle.machine import platform_name
 from tickrt.engines.bundle.manifest import Builder, Calibration, EngineInfo, Manifest, Parity
+from tickrt.engines.bundle.toolchain import EngineBuilder, EngineOpener
 from tickrt.engines.graph.interface import Array, Run
 from tickrt.engines.graph.load import load_onnx, model_info, tensor_infos
 from tickrt.engines.graph.ort import OrtGraph
-from tickrt.engines.tensorrt.builder import Library
-from tickrt.engines.tensorrt.run import PlanRunner, why_not_here
-from tickrt.environment import cache_folder
+from tickrt.engines.split.plan import bank_starts, split_facts
 from tickrt.errors import BuildError, PrecisionError
 
-__all__ = ["BANK", "SOURCE", "BuildRequest", "Built", "build", "default_cache", "write_built"]
+__all__ = ["BANK", "SOURCE", "BuildRequest", "Built", "build", "write_built"]
 
 SOURCE: Final = "source.onnx"
 BANK: Final = "bank.f32"  # start values of `advance`, in the manifest's order and shapes
 _PARITY_WINDOWS: Final = 256
-_REPRODUCIBLE: Final = {
-    "onnxruntime": "yes",
-    "tensorrt": "no: tactics are chosen by timing them",
-    "tensorrt_rtx": "not always: the library numbers some kernels differently from build to build",
-}
 
 
 @dataclass(frozen=True)
@@ -67,16 +61,11 @@ class Built:
     report: dict[str, Any]
 
 
-def default_cache(library: str, version: str, arch: str) -> Path:
-    """The timing cache of a GPU and library version, in the user's cache folder."""
-    return cache_folder("timing") / f"{library}-{version}-sm{arch}.cache"
-
-
-def _check(request: BuildRequest, library: Library | None, rows: Array | None) -> None:
-    if library is None and request.precision in ("bf16", "fp8"):
+def _check(request: BuildRequest, chosen: EngineBuilder, rows: Array | None) -> None:
+    if request.precision not in chosen.precisions:
         raise PrecisionError(
-            f"--precision {request.precision}: the onnxruntime backend cannot compute in it on the "
-            "CPU; use fp16 or int8, or build for a GPU with --backend tensorrt"
+            f"--precision {request.precision}: the {chosen.library} backend cannot compute in it; "
+            f"use {' or '.join(chosen.precisions)}, or another --backend"
         )
     if request.precision in ("int8", "fp8") and rows is None and request.stored is None:
         raise PrecisionError(
@@ -132,7 +121,7 @@ def _parity(
     parts: SplitGraphs,
     engines: Sequence[BuiltEngine],
     builder: Builder,
-    library: Library | None,
+    opener: EngineOpener,
     windows: Array | None,
     tolerance: float,
     data: str,
@@ -141,12 +130,13 @@ def _parity(
     if windows is None:
         why = "the model leaves its time axis open: give --window and rows"
         return Parity(status="not run here", reason=why, tolerance=tolerance), {}
-    why = why_not_here(builder) if library is not None else ""
-    if library is not None and not why:
-        runs: dict[str, Run] = {e.info.role: PlanRunner(library, e.data).run for e in engines}
+    why = opener.why_not_here(builder)
+    if not why:
+        runs: dict[str, Run] = {e.info.role: opener.runner(e.data) for e in engines}
         # `advance` is for one stream: it has no batch, and is not part of the comparison.
         batch = largest_batch([e.info for e in engines if e.info.role != "advance"])
         return engine_parity(parts, runs, windows, tolerance, data, batch), {}
+    # The engine cannot run here, but the graph that it was built from can.
     graphs: dict[str, Run] = {}
     for engine in engines:
         optimise = "fp8" not in engine.info.precision.values()
@@ -154,9 +144,6 @@ def _parity(
             return Parity(status="not run here", reason=why, tolerance=tolerance), {}
         graphs[engine.info.role] = OrtGraph(engine.lowered, optimise).run
     figures = engine_parity(parts, graphs, windows, tolerance, data)
-    if library is None:
-        return figures, {}
-    # The engine cannot run here, but the graph that it was built from can.
     gates = {"graph_parity": figures.model_dump(mode="json")}
     if figures.status == "failed":
         return figures.model_copy(update={"reason": f"of the graph ({why})"}), gates
@@ -195,12 +182,9 @@ def build(
     """
     started = time.perf_counter()
     model, sha256, source = load_onnx(request.model, request.content)
-    library = choose_backend(request)
-    targets = resolve_targets(request, library)
-    _check(request, library, rows)
-    if library is not None and request.timing_cache is None:
-        cache = default_cache(library.name, library.version, targets[0])
-        request = replace(request, timing_cache=cache)
+    chosen = choose_backend(request)
+    targets = chosen.targets()
+    _check(request, chosen, rows)
     parts = split_graphs(model, request)
     given = rows is not None
     rows, windows, said = _windows(parts, rows, rows_source)
@@ -210,17 +194,17 @@ def build(
     engines = []
     for role in parts.models:
         own = feeds.get(role, [])
-        engines.append(build_part(role, parts, request, library, targets, own, progress))
+        engines.append(build_part(role, parts, request, chosen, own, progress))
     if request.precision in ("int8", "fp8") and not any(e.calibration for e in engines):
         raise PrecisionError(
             f"--precision {request.precision}: no layer can be quantised (MatMul, Gemm or Conv "
             "with constant weights, not held by --keep); keep less, or use fp16"
         )
-    builder = _builder(request, library, targets)
+    builder = _builder(request, chosen, targets)
     if progress:
         progress("parity", "parity", 0, 1)
     tolerance = request.tolerance or TOLERANCES[request.precision]
-    parity, gates = _parity(parts, engines, builder, library, windows, tolerance, said)
+    parity, gates = _parity(parts, engines, builder, chosen, windows, tolerance, said)
     _refuse(request, parity)
     manifest = Manifest(
         name=request.name or request.model.stem,
@@ -244,8 +228,7 @@ def _payloads(
 ) -> dict[str, bytes]:
     payloads = {engine.info.payload: engine.data for engine in engines}
     if parts.result is not None and parts.result.bank:
-        starts = [np.ascontiguousarray(entry.start, "<f4") for entry in parts.result.bank]
-        payloads[BANK] = b"".join(start.tobytes() for start in starts)
+        payloads[BANK] = bank_starts(parts.result)
     if source:
         payloads[SOURCE] = source
     return payloads
@@ -260,9 +243,7 @@ def _merge(engines: Sequence[BuiltEngine]) -> Calibration | None:
     return found[0][1].model_copy(update={"scales": scales})
 
 
-def _builder(request: BuildRequest, library: Library | None, targets: tuple[str, ...]) -> Builder:
-    here = gpus()
-    name = library.name if library else "onnxruntime"
+def _builder(request: BuildRequest, chosen: EngineBuilder, targets: tuple[str, ...]) -> Builder:
     options = {
         "level": request.level,
         "sparse": request.sparse,
@@ -277,16 +258,14 @@ def _builder(request: BuildRequest, library: Library | None, targets: tuple[str,
     archs: list[str] = []
     for target in targets:
         archs.extend(("12.0", "12.1") if target == "12.x" else (target,))
-    # Only an engine that was tuned on this machine's GPU is tied to its driver.
-    tuned = name == "tensorrt" and bool(here)
     return Builder(
-        backend="tensorrt" if library else "onnxruntime",
-        library=name,
-        version=library.version if library else (library_version("onnxruntime") or "?"),
+        backend=chosen.backend,
+        library=chosen.library,
+        version=chosen.version,
         gpu_arch=tuple(dict.fromkeys(archs)),
-        driver=here[0].driver if tuned else None,
+        driver=chosen.driver,
         platform=platform_name(),
-        reproducible=_REPRODUCIBLE[name],
+        reproducible=chosen.reproducible,
         options={key: value for key, value in options.items() if value not in (None, False, [])},
     )
 
@@ -294,19 +273,7 @@ def _builder(request: BuildRequest, library: Library | None, targets: tuple[str,
 def _split_facts(parts: SplitGraphs, request: BuildRequest) -> dict[str, Any] | None:
     if parts.result is None:
         return {"split": False, "why_not": parts.why_not} if request.split else None
-    result = parts.result
-    facts = dict(result.summary())
-    facts["known"], facts["newest"] = result.known, result.newest
-    facts["bank"] = [
-        {
-            "state": entry.state,
-            "name": entry.name,
-            "following": entry.following,
-            "shape": list(entry.start.shape),
-        }
-        for entry in result.bank
-    ]
-    return facts
+    return split_facts(parts.result)
 
 
 def _report(manifest: Manifest, engines: Sequence[BuiltEngine], seconds: float) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from tickrt import backends
 from tickrt.engines.build.build import SOURCE, engine_parity, largest_batch
 from tickrt.engines.build.lower import split_graphs
 from tickrt.engines.build.parity import windows_of
@@ -22,12 +23,10 @@ from tickrt.engines.bundle.crypto import AesKey, PublicKey
 from tickrt.engines.bundle.format import Bundle, open_bundle
 from tickrt.engines.bundle.machine import Here
 from tickrt.engines.bundle.manifest import Manifest, Parity
+from tickrt.engines.bundle.toolchain import EngineOpener
 from tickrt.engines.graph.interface import Array, Run
 from tickrt.engines.graph.load import parse_onnx
-from tickrt.engines.graph.ort import OrtGraph
-from tickrt.engines.tensorrt.builder import find_library, plan_validity
-from tickrt.engines.tensorrt.run import PlanRunner, why_not_here
-from tickrt.errors import BuildError, BundleError, IncompatibleError, TickrtError
+from tickrt.errors import BuildError, BundleError, ConfigError, IncompatibleError, TickrtError
 
 __all__ = ["Check", "describe", "diff", "verify", "verify_on_target"]
 
@@ -124,21 +123,22 @@ def _engines(bundle: Bundle, readable: bool, vouched: bool) -> list[Check]:
             checks.append(Check(what, "not checked", why))
         elif not readable:
             checks.append(Check(what, "not checked", "encrypted, and no key was named"))
-        elif engine.format == "onnx":
-            data = bundle.payload(engine.payload)
-            checks.append(_try(what, lambda data=data: OrtGraph(data)))
         else:
-            checks.append(_plan(what, engine.format, bundle.payload(engine.payload)))
+            checks.append(_engine(what, engine.format, bundle.payload(engine.payload)))
     return checks
 
 
-def _plan(what: str, library: str, data: bytes) -> Check:
+def _opener(format_: str) -> EngineOpener:
+    """What opens engines of that format: ONNX is every machine's, others are called by backend."""
+    found: EngineOpener = backends.opener(backends.DEFAULT if format_ == "onnx" else format_)
+    return found
+
+
+def _engine(what: str, format_: str, data: bytes) -> Check:
     try:
-        validity, reasons = plan_validity(find_library(library), data)
-    except BuildError as error:
+        return Check(what, *_opener(format_).check(data))
+    except (BuildError, ConfigError) as error:  # not installed, or not known here
         return Check(what, "not checked", str(error))
-    result = {"valid": "ok", "suboptimal": "ok", "unknown": "not checked"}.get(validity, "failed")
-    return Check(what, result, ", ".join(reasons) or validity)
 
 
 def verify_on_target(
@@ -168,7 +168,9 @@ def verify_on_target(
     with open_bundle(path, trust, key, allow_unsigned) as bundle:
         manifest = bundle.manifest
         check_here(manifest, str(path))
-        if why := why_not_here(manifest.builder) if manifest.builder.gpu_arch else "":
+        formats = {engine.format for engine in manifest.engines}
+        reasons = [_opener(format_).why_not_here(manifest.builder) for format_ in formats]
+        if why := next(filter(None, reasons), ""):
             raise IncompatibleError(f"{path}: cannot run here: {why}")
         names = [entry.name for entry in bundle.entries]
         if SOURCE not in names:
@@ -181,11 +183,7 @@ def verify_on_target(
     parts = split_graphs(parse_onnx(payloads[SOURCE], str(path)), request)
     runs: dict[str, Run] = {}
     for engine in manifest.engines:
-        payload = payloads[engine.payload]
-        if engine.format == "onnx":
-            runs[engine.role] = OrtGraph(payload).run
-        else:
-            runs[engine.role] = PlanRunner(find_library(engine.format), payload).run
+        runs[engine.role] = _opener(engine.format).runner(payloads[engine.payload])
     if not parts.window:
         raise BundleError(f"{path}: the model leaves its time axis open; rebuild with --window")
     windows = windows_of(np.asarray(rows, np.float32), parts.window, _WINDOWS)

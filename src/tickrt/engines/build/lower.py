@@ -16,25 +16,22 @@ from onnx import ModelProto
 from tickrt.engines.build.parity import chain
 from tickrt.engines.build.request import BuildRequest
 from tickrt.engines.bundle.manifest import Calibration, EngineInfo
+from tickrt.engines.bundle.toolchain import EngineBuilder, EngineOrder, Phase
 from tickrt.engines.graph.interface import Array, Feed, Run, TensorInfo
 from tickrt.engines.graph.load import model_kind, tensor_infos
-from tickrt.engines.graph.ort import OrtGraph, fused_layers
+from tickrt.engines.graph.ort import OrtGraph
 from tickrt.engines.precision.convert import Converted, convert
 from tickrt.engines.precision.decompose import decompose_recurrent
 from tickrt.engines.precision.fp32_layers import kept_nodes
 from tickrt.engines.precision.quantize import quantisable
 from tickrt.engines.precision.sparsity import check_sparse
 from tickrt.engines.split import SplitResult, split
-from tickrt.engines.tensorrt.builder import EngineOptions, Library, build_engine
-from tickrt.engines.tensorrt.profiles import make_profiles
 from tickrt.errors import PrecisionError
 
 __all__ = ["BuiltEngine", "Report", "SplitGraphs", "build_part", "make_feeds", "split_graphs"]
 
 Report = Callable[[str, str, int, int], None]  # role, phase, done, total
 
-_WORKSPACE: Final = {"attention": 2 << 30}
-_WORKSPACE_DEFAULT: Final = 512 << 20
 _CALIBRATED: Final = ("int8", "fp8")
 
 
@@ -206,8 +203,7 @@ def build_part(
     role: str,
     parts: SplitGraphs,
     request: BuildRequest,
-    library: Library | None,
-    targets: tuple[str, ...],
+    builder: EngineBuilder,
     feeds: Sequence[Feed],
     progress: Report | None,
 ) -> BuiltEngine:
@@ -220,50 +216,41 @@ def build_part(
     graph = parts.models[role]
     keep = _keep(role, graph, request)
     stored = None if request.stored is None or feeds else _own_scales(request.stored, role)
-    lowered = _lower(graph, keep, request, feeds, targets, stored)
+    lowered = _lower(graph, keep, request, feeds, builder.targets(), stored)
     if request.sparse:
         cells = decompose_recurrent(graph)
         check_sparse(cells, kept_nodes(cells, keep))
-    data = lowered.model.SerializeToString(deterministic=True)
     inputs = tensor_infos(lowered.model.graph.input)
-    info = EngineInfo(
-        role=role,  # type: ignore[arg-type]
-        payload=f"{role}.onnx",
-        format="onnx",
+    order = EngineOrder(
+        model=lowered.model,
+        data=lowered.model.SerializeToString(deterministic=True),
         inputs=inputs,
-        outputs=tensor_infos(lowered.model.graph.output),
-        layers_before=len(lowered.model.graph.node),
-        precision=lowered.layers,
-    )
-    if library is None:
-        OrtGraph(lowered.model)  # it must load where it will run
-        info = info.model_copy(update={"layers_after": fused_layers(data)})
-        spent = time.perf_counter() - started
-        return BuiltEngine(info, data, lowered.model, lowered.calibration, spent)
-    options = EngineOptions(
-        targets=targets if library.is_rtx else (),
-        profiles=make_profiles(inputs, _own_profiles(inputs, parts, request)),
-        workspace=request.workspace or _WORKSPACE.get(model_kind(parts.source), _WORKSPACE_DEFAULT),
+        kind=model_kind(parts.source),
+        profiles=tuple(_own_profiles(inputs, parts, request)),
+        workspace=request.workspace,
         level=request.level,
         sparse=request.sparse,
         refit=request.refit,
         version_compatible=request.version_compatible,
         timing_cache=request.timing_cache,
     )
-    plan = build_engine(library, data, options, _told(progress, role))
-    changed = {
-        "payload": f"{role}.plan",
-        "format": library.name,
-        "profiles": options.profiles,
-        "layers_before": plan.layers_before,
-        "layers_after": plan.layers_after,
-    }
-    info = EngineInfo.model_validate({**info.model_dump(), **changed})
+    made = builder.build(order, _told(progress, role))
+    info = EngineInfo(
+        role=role,  # type: ignore[arg-type]
+        payload=f"{role}.{builder.suffix}",
+        format=builder.format,
+        inputs=inputs,
+        outputs=tensor_infos(lowered.model.graph.output),
+        profiles=made.profiles,
+        layers_before=made.layers_before,
+        layers_after=made.layers_after,
+        precision=lowered.layers,
+    )
     spent = time.perf_counter() - started
-    return BuiltEngine(info, plan.data, lowered.model, lowered.calibration, spent, plan.warnings)
+    return BuiltEngine(info, made.data, lowered.model, lowered.calibration, spent, made.warnings)
 
 
-def _told(progress: Report | None, role: str) -> Callable[[str, int, int], None] | None:
+def _told(progress: Report | None, role: str) -> Phase | None:
     if progress is None:
         return None
     return lambda phase, done, total: progress(role, phase, done, total)

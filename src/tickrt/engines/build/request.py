@@ -1,26 +1,22 @@
-"""What to build, and with what: the request, the backend and the target that follow from it.
+"""What to build, and with what: the request, and the backend that follows from it.
 
-Entry points: `BuildRequest`, `choose_backend`, `resolve_targets`, `rebuild_request`.
+Entry points: `BuildRequest`, `choose_backend`, `rebuild_request`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import get_args
 
-from tickrt.engines.bundle.machine import gpus
+from tickrt import backends
 from tickrt.engines.bundle.manifest import Calibration, Manifest
+from tickrt.engines.bundle.toolchain import EngineBuilder
 from tickrt.engines.precision.convert import Precision
 from tickrt.engines.precision.fp32_layers import DEFAULT_KEEP
 from tickrt.engines.precision.quantize import Method
-from tickrt.engines.tensorrt.builder import Library, find_library
-from tickrt.errors import BuildError, ConfigError
-from tickrt.literals import BuildBackend
+from tickrt.errors import BuildError
 
-__all__ = ["BACKENDS", "BuildRequest", "choose_backend", "rebuild_request", "resolve_targets"]
-
-BACKENDS = get_args(BuildBackend)
+__all__ = ["BuildRequest", "choose_backend", "rebuild_request"]
 
 
 @dataclass(frozen=True)
@@ -31,8 +27,8 @@ class BuildRequest:
         tr.build(request, "mine16.bundle")
 
     Attributes:
-        backend: one of `BACKENDS`.
-        targets: GPU architectures, for TensorRT-RTX; empty: this machine's.
+        backend: ``auto``, or a name of `tickrt.backends`.
+        targets: GPU architectures to build for ahead of time; empty: this machine's.
         keep: layers that stay in float32.
         method, samples: calibration of int8 and fp8.
         profiles: ``input=min:opt:max`` texts, one for each profile.
@@ -50,7 +46,7 @@ class BuildRequest:
 
     model: Path
     name: str = ""
-    backend: str = "auto"
+    backend: str = backends.AUTO
     targets: tuple[str, ...] = ()
     precision: Precision = "fp32"
     keep: tuple[str, ...] = DEFAULT_KEEP
@@ -73,50 +69,28 @@ class BuildRequest:
     content: bytes | None = field(default=None, repr=False)
 
 
-def choose_backend(request: BuildRequest) -> Library | None:
-    """The TensorRT to build with, or None for ONNX Runtime.
+def choose_backend(request: BuildRequest) -> EngineBuilder:
+    """What builds the request's engines.
 
-    ``auto``: with targets, TensorRT-RTX; with a GPU, a TensorRT that is installed; else ONNX
-    Runtime, which every machine can run. ``tensorrt`` without a GPU is TensorRT-RTX too, the one
-    that builds ahead of time.
-
-    Raises:
-        BuildError: the one named is not installed.
-        ConfigError: there is no such backend, or a target is missing or out of place.
-    """
-    if request.backend not in BACKENDS:
-        raise ConfigError(f"--backend {request.backend}: one of {', '.join(BACKENDS)}")
-    if request.backend == "onnxruntime":
-        if request.targets:
-            raise ConfigError("--target is for TensorRT; the onnxruntime backend runs on the CPU")
-        return None
-    here = bool(gpus())
-    if request.backend == "tensorrt_rtx" or request.targets:
-        return find_library("tensorrt_rtx")
-    if request.backend == "tensorrt":
-        return find_library() if here else find_library("tensorrt_rtx")
-    if not here:
-        return None
-    try:
-        return find_library()
-    except BuildError:
-        return None
-
-
-def resolve_targets(request: BuildRequest, library: Library | None) -> tuple[str, ...]:
-    """The architectures that the engines will be for; none for the CPU.
+    ``auto`` asks every backend in the order of `tickrt.backends.names`, and takes the first that
+    can build here, for the targets named: a TensorRT where there is a GPU or a target, else ONNX
+    Runtime, which every machine can run.
 
     Raises:
-        ConfigError: no GPU here and none named.
+        BuildError: what the backend needs is not installed, or none can build for the targets.
+        ConfigError: there is no such backend, or targets are out of place.
     """
-    if library is None:
-        return ()
-    if request.targets:
-        return request.targets
-    here = gpus()
-    if not here:
-        raise ConfigError(f"{library.name} without a GPU: name one to build for, as --target 8.9")
-    return (here[0].arch,)
+    if request.backend != backends.AUTO:
+        found: EngineBuilder = backends.builder(request.backend, request.targets)
+        return found
+    reasons = []
+    for name in backends.names():
+        why = backends.probe(name, request.targets).builds
+        if not why:
+            chosen: EngineBuilder = backends.builder(name, request.targets)
+            return chosen
+        reasons.append(f"{name}: {why}")
+    raise BuildError(f"{request.model}: no backend can build it here: {'; '.join(reasons)}")
 
 
 def rebuild_request(manifest: Manifest, source: Path, content: bytes | None = None) -> BuildRequest:

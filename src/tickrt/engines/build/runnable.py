@@ -8,15 +8,13 @@ Known limits: bundles whose engines are ONNX; plans are for the TensorRT backend
 
 from __future__ import annotations
 
-import math
-
-import numpy as np
+from typing import Any
 
 from tickrt.engines.build.build import BANK
 from tickrt.engines.bundle.format import Bundle
 from tickrt.engines.bundle.manifest import EngineInfo, Manifest
 from tickrt.engines.graph.check import LoopModel, model_info
-from tickrt.engines.split.plan import BankTensor, SplitPlan
+from tickrt.engines.split.plan import Mode, SplitPlan
 from tickrt.errors import BundleError, IncompatibleError
 
 __all__ = ["runnable"]
@@ -66,20 +64,6 @@ def _metadata(manifest: Manifest) -> dict[str, str]:
     return {key: value for key, value in entries.items() if value is not None}
 
 
-def _bank(bundle: Bundle) -> tuple[BankTensor, ...]:
-    facts = (bundle.manifest.split or {}).get("bank", [])
-    if not facts:
-        return ()
-    values = np.frombuffer(bundle.payload(BANK), "<f4").astype(np.float32)
-    tensors, at = [], 0
-    for entry in facts:
-        size = math.prod(entry["shape"])
-        start = values[at : at + size].reshape(entry["shape"])
-        tensors.append(BankTensor(str(entry["name"]), str(entry["following"]), start))
-        at += size
-    return tuple(tensors)
-
-
 def runnable(bundle: Bundle) -> tuple[LoopModel, SplitPlan | None]:
     """The model's interface, and its split where the bundle has one.
 
@@ -102,24 +86,18 @@ def runnable(bundle: Bundle) -> tuple[LoopModel, SplitPlan | None]:
         raise BundleError(f"{bundle.path}: has no `pre` and `step`, and no whole model")
     manifest, facts = bundle.manifest, bundle.manifest.split or {}
     stateful = bool(manifest.builder.options.get("stateful"))
-    bank = _bank(bundle)
-    pre, step, advance = (
-        bundle.payload(engines[role].payload) if role in engines else b""
-        for role in ("pre", "step", "advance")
-    )
     parity = manifest.parity.model_dump(mode="json")
-    mode = "carry" if stateful else "bank" if bank and advance else "pre"
+    graphs: dict[str, Any] = {
+        role: bundle.payload(engines[role].payload) if role in engines else b""
+        for role in ("pre", "step", "advance")
+    }
+    starts = bundle.payload(BANK) if facts.get("bank") else b""
+    mode: Mode = "carry" if stateful else "bank" if starts and graphs["advance"] else "pre"
     plan = SplitPlan(
-        mode=mode,  # type: ignore[arg-type]
-        pre=pre,
-        step=step,
-        advance=advance,
-        known=str(facts["known"]),
-        newest=str(facts["newest"]),
-        states=tuple(
-            (str(s["name"]), tuple(abs(int(d)) for d in s["shape"])) for s in facts["states"]
-        ),
-        bank=bank,
+        mode=mode,
+        **graphs,
+        facts=facts,
+        starts=starts,
         figures={
             # Of probabilities: what is absolute is relative to 1.
             "parity": parity | {"max_rel": parity["max_abs"]},

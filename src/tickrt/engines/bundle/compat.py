@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from tickrt.backends import DEFAULT
 from tickrt.engines.bundle.crypto import AesKey, PublicKey
 from tickrt.engines.bundle.format import Bundle, open_bundle
 from tickrt.engines.bundle.machine import Here
@@ -23,9 +24,8 @@ def _major(version: str) -> str:
 
 def _same_version(manifest: Manifest, have: str) -> bool:
     want = manifest.builder.version
-    if manifest.builder.backend == "onnxruntime" or manifest.builder.options.get(
-        "version_compatible"
-    ):
+    # ONNX is read by every release of a major version; a plan for a GPU by its own release only.
+    if not manifest.builder.gpu_arch or manifest.builder.options.get("version_compatible"):
         return _major(want) == _major(have)
     return want == have
 
@@ -41,8 +41,9 @@ def check_here(manifest: Manifest, where: str, here: Here | None = None) -> None
     Raises:
         IncompatibleError: library, version, operating system, GPU architecture or driver differ.
     """
-    here = here or Here.look(with_gpus=manifest.builder.backend == "tensorrt")
     builder = manifest.builder
+    for_gpu = bool(builder.gpu_arch)
+    here = here or Here.look([builder.library], with_gpus=for_gpu)
     differences = []
     have = here.libraries.get(builder.library)
     if have is None:
@@ -50,7 +51,7 @@ def check_here(manifest: Manifest, where: str, here: Here | None = None) -> None
     elif not _same_version(manifest, have):
         differences.append((builder.library, builder.version, have))
     target = ""
-    if builder.backend == "tensorrt":
+    if for_gpu:
         if builder.platform != here.platform:
             differences.append(("platform", builder.platform, here.platform))
         first = here.gpus[0] if here.gpus else None
@@ -59,13 +60,13 @@ def check_here(manifest: Manifest, where: str, here: Here | None = None) -> None
             differences.append(("GPU architecture", ", ".join(builder.gpu_arch), found))
         if first and builder.driver and builder.driver != first.driver:
             differences.append(("CUDA driver", builder.driver, first.driver))
-        if first and builder.library == "tensorrt_rtx":
+        if first and builder.driver is None:  # it was built ahead of time, for a named target
             target = f" --target {first.arch}"
     if differences:
         sides = "; ".join(f"{what}: built for {a}, here {b}" for what, a, b in differences)
         command = f"tickrt build --rebuild {where} -o {where} --force{target}"
-        if builder.backend == "tensorrt" and not here.gpus:
-            command += " --backend onnxruntime"
+        if for_gpu and not here.gpus:
+            command += f" --backend {DEFAULT}"
         raise IncompatibleError(f"{where}: {sides}; rebuild it here with: {command}")
 
 

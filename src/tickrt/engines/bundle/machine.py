@@ -11,13 +11,12 @@ from __future__ import annotations
 import ctypes
 import importlib.metadata
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 __all__ = ["Gpu", "Here", "cuda_library", "gpus", "library_version", "platform_name"]
 
-_LIBRARIES = ("onnxruntime", "tensorrt", "tensorrt_rtx")
 _MAJOR: Final = 75  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR
 _MINOR: Final = 76
 
@@ -85,8 +84,8 @@ class Here:
     platform: str
 
     @classmethod
-    def look(cls, with_gpus: bool = True) -> Here:
+    def look(cls, libraries: Sequence[str], with_gpus: bool = True) -> Here:
         """This machine; without its GPUs the CUDA driver is left alone."""
-        found = {name: library_version(name) for name in _LIBRARIES}
+        found = {name: library_version(name) for name in libraries}
         installed = {name: version for name, version in found.items() if version}
         return cls(tuple(gpus()) if with_gpus else (), installed, platform_name())

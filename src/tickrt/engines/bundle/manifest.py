@@ -22,17 +22,17 @@ from tickrt.literals import CalibrationMethod, Precision
 __all__ = ["Builder", "Calibration", "EngineInfo", "Manifest", "Parity"]
 
 Role = Literal["full", "pre", "step", "advance"]
-Format = Literal["onnx", "tensorrt", "tensorrt_rtx"]
 
 
 class Builder(Part):
     """What built the engines, and for what they were built; loading elsewhere is refused.
 
     `gpu_arch` are compute capabilities such as ``8.6``; empty for engines that run on the CPU.
-    `driver` is the CUDA driver's version where the build used a GPU.
+    `driver` is the CUDA driver's version where the build used a GPU. `backend` and `library` are
+    names of `tickrt.backends`: the family, and what built them.
     """
 
-    backend: Literal["tensorrt", "onnxruntime"]
+    backend: str
     library: str
     version: str
     gpu_arch: tuple[str, ...] = ()
@@ -74,7 +74,7 @@ class EngineInfo(Part):
 
     role: Role
     payload: str
-    format: Format
+    format: str
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
     profiles: tuple[dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]], ...] = ()

@@ -18,6 +18,7 @@ import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 from tickrt.engines.graph.interface import ModelFacts, TensorInfo
+from tickrt.engines.graph.order import in_order, reads_of
 from tickrt.errors import ModelError
 
 __all__ = [
@@ -111,33 +112,17 @@ def sort_nodes(graph: GraphProto) -> None:
     Raises:
         ModelError: the graph has a cycle, or a node reads a tensor that nobody makes.
     """
-    ready = {""} | {v.name for v in graph.input} | {t.name for t in graph.initializer}
-    waiting = list(graph.node)
-    done: list[NodeProto] = []
-    while waiting:
-        left = []
-        for node in waiting:
-            if all(name in ready for name in _reads(node)):
-                done.append(node)
-                ready.update(node.output)
-            else:
-                left.append(node)
-        if len(left) == len(waiting):
-            raise ModelError(f"node {left[0].name!r} reads a tensor that no node makes")
-        waiting = left
+    made = {""} | {v.name for v in graph.input} | {t.name for t in graph.initializer}
+    made.update(name for node in graph.node for name in node.output)
+    for node in graph.node:
+        if missing := next((name for name in reads_of(node) if name not in made), ""):
+            raise ModelError(f"node {node.name!r} reads {missing!r}, which no node makes")
+    done, cycle = in_order(graph.node, reads_of, lambda node: node.output)
+    if cycle:
+        raise ModelError(f"node {cycle[0].name!r} lies on a cycle, or behind one")
+    copies = [NodeProto.FromString(node.SerializeToString()) for node in done]
     del graph.node[:]
-    graph.node.extend(done)
-
-
-def _reads(node: NodeProto) -> Iterable[str]:
-    """What a node reads, its subgraphs' outer tensors included."""
-    yield from node.input
-    for attribute in node.attribute:
-        if attribute.HasField("g"):
-            inner = {v.name for v in attribute.g.input} | {t.name for t in attribute.g.initializer}
-            for child in attribute.g.node:
-                yield from (name for name in _reads(child) if name not in inner)
-                inner.update(child.output)
+    graph.node.extend(copies)
 
 
 def element_types(model: ModelProto) -> dict[str, int]:

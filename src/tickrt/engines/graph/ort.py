@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,19 @@ from onnx import ModelProto
 from tickrt.engines.graph.interface import Array
 from tickrt.errors import EngineError, ModelError
 
-__all__ = ["OrtGraph", "first_line", "fused_layers", "open_session", "session_options"]
+__all__ = [
+    "OrtGraph",
+    "first_line",
+    "fused_layers",
+    "open_session",
+    "ort_version",
+    "session_options",
+]
+
+
+def ort_version() -> str:
+    """The installed version of ONNX Runtime, without importing it."""
+    return version("onnxruntime")
 
 
 def session_options(threads: int = 1, optimise: bool = True) -> Any:

@@ -23,6 +23,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from tickrt.engines.graph.interface import Array
 from tickrt.engines.graph.load import RECURRENT, name_nodes
+from tickrt.engines.graph.order import live, reads_of
 from tickrt.errors import PrecisionError
 
 __all__ = ["STEPS_MAX", "decompose_recurrent"]
@@ -281,17 +282,11 @@ def decompose_recurrent(model: ModelProto, skip: frozenset[str] = frozenset()) -
 
 def _drop_unused(model: ModelProto) -> None:
     """Remove dead nodes and constants (an unused Y, the fused weights)."""
-    needed = {value.name for value in model.graph.output}
-    kept = []
-    for node in reversed(model.graph.node):
-        if needed.intersection(node.output):
-            kept.append(NodeProto.FromString(node.SerializeToString()))
-            needed.update(node.input)
-            for attribute in node.attribute:
-                if attribute.HasField("g"):
-                    needed.update(name for child in attribute.g.node for name in child.input)
+    outputs = [value.name for value in model.graph.output]
+    kept, needed = live(model.graph.node, outputs, reads_of, lambda node: node.output)
+    copies = [NodeProto.FromString(node.SerializeToString()) for node in kept]
     del model.graph.node[:]
-    model.graph.node.extend(reversed(kept))
+    model.graph.node.extend(copies)
     constants = [
         TensorProto.FromString(t.SerializeToString())
         for t in model.graph.initializer

@@ -21,7 +21,7 @@ from tickrt.engines.split import cost
 from tickrt.engines.split.advance import Bank, build_bank, build_carry
 from tickrt.engines.split.dependence import Analysis, Reason, analyse
 from tickrt.engines.split.finish import Built, Port, finish
-from tickrt.engines.split.graph import DTYPE_SIZE, Graph
+from tickrt.engines.split.graph import DTYPE_SIZE, Graph, live
 from tickrt.engines.split.graph_builder import GraphBuilder, dtype_name, newest_name
 from tickrt.engines.split.prepare import prepare
 from tickrt.engines.split.rules import TABLE
@@ -352,13 +352,11 @@ def _states(a: Analysis, step: GraphBuilder) -> tuple[State, ...]:
 def _costs(graph: Graph, step: Built, pre: Built | None) -> tuple[OutputCost, ...]:
     found = []
     for output in graph.outputs:
-        whole, _ = cost.needed_for(graph.nodes, output)
-        on, reads = cost.needed_for(step.nodes, output)
+        whole, _ = live(graph.nodes, [output])
+        on, reads = live(step.nodes, [output])
         off = 0
         if pre is not None:
-            needed = [
-                n for s in pre.outputs if s in reads for n in cost.needed_for(pre.nodes, s)[0]
-            ]
+            needed = [n for s in pre.outputs if s in reads for n in live(pre.nodes, [s])[0]]
             off = cost.macs(list({id(n): n for n in needed}.values()), pre.shapes)
         found.append(
             OutputCost(

@@ -9,7 +9,7 @@ from math import prod
 
 from tickrt.engines.split.graph import Node, Shape
 
-__all__ = ["macs", "macs_of", "needed_for"]
+__all__ = ["macs", "macs_of"]
 
 _GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 
@@ -37,14 +37,3 @@ def macs_of(node: Node, shapes: dict[str, Shape]) -> int:
 def macs(nodes: list[Node], shapes: dict[str, Shape]) -> int:
     """Multiply-adds of all nodes."""
     return sum(macs_of(node, shapes) for node in nodes)
-
-
-def needed_for(nodes: list[Node], output: str) -> tuple[list[Node], set[str]]:
-    """The nodes that `output` needs, and every tensor that they read."""
-    needed = {output}
-    kept: list[Node] = []
-    for node in reversed(nodes):
-        if needed.intersection(node.outputs):
-            kept.append(node)
-            needed.update(i for i in node.inputs if i)
-    return kept[::-1], needed

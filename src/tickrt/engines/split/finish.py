@@ -9,8 +9,8 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from tickrt.engines.split.graph import Array, Graph, Node, Shape, build_model, probe
-from tickrt.engines.split.simplify import live, tidy
+from tickrt.engines.split.graph import Array, Graph, Node, Shape, build_model, live, probe
+from tickrt.engines.split.simplify import tidy
 from tickrt.errors import SplitError
 
 __all__ = ["Built", "Port", "finish"]
@@ -54,7 +54,7 @@ def finish(
     constants = dict(constants)
     nodes = _name_outputs(nodes, constants, inputs, answers)
     names = [port.name for port in outputs]
-    nodes = live(nodes, names)
+    nodes, _ = live(nodes, names)
     draft = build_model(graph, name, nodes, constants, list(inputs), list(outputs))
     shapes = _shapes(draft, inputs)
     shapes.update({key: tuple(value.shape) for key, value in constants.items()})

@@ -21,6 +21,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from tickrt.engines.graph import order
 from tickrt.engines.graph.interface import Array
 from tickrt.engines.graph.ort import open_session
 from tickrt.errors import SplitError
@@ -34,6 +35,7 @@ __all__ = [
     "build_model",
     "fingerprint",
     "in_order",
+    "live",
     "probe",
 ]
 
@@ -168,20 +170,15 @@ def in_order(nodes: list[Node]) -> list[Node]:
     Raises:
         SplitError: there is a cycle.
     """
-    waiting = {o for node in nodes for o in node.outputs}
-    ordered: list[Node] = []
-    while nodes:
-        late: list[Node] = []
-        for node in nodes:
-            if waiting.intersection(node.inputs):
-                late.append(node)
-            else:
-                ordered.append(node)
-                waiting.difference_update(node.outputs)
-        if len(late) == len(nodes):
-            raise SplitError(f"a cycle at {nodes[0].op} {nodes[0].name!r}")
-        nodes = late
+    ordered, cycle = order.in_order(nodes, lambda node: node.inputs, lambda node: node.outputs)
+    if cycle:
+        raise SplitError(f"a cycle at {cycle[0].op} {cycle[0].name!r}")
     return ordered
+
+
+def live(nodes: list[Node], outputs: list[str]) -> tuple[list[Node], set[str]]:
+    """The nodes that `outputs` need, and every tensor that they read."""
+    return order.live(nodes, outputs, lambda node: node.inputs, lambda node: node.outputs)
 
 
 def fingerprint(value: Array) -> str:

@@ -1,9 +1,11 @@
 """A split that was checked and timed once, and is then kept on disk.
 
-Entry point: `plan(model)` → `SplitPlan`: the graphs as bytes, what lies between them, and what to
-run off the path (`pre`, or `advance` where that was measured to be cheaper). Verifying and timing
-take a second or so; the result is kept in the cache folder under the digest of the model, of the
-split's source and of ONNX Runtime's version, so that the next start costs nothing.
+Entry points: `plan(model)` → `SplitPlan`; `split_facts` and `bank_starts`, for the manifest.
+
+The plan is the graphs as bytes, what lies between them, and what to run off the path (`pre`, or
+`advance` where that was measured to be cheaper). Verifying and timing take a second or so; the
+result is kept in the cache folder under the digest of the model, of the split's source and of ONNX
+Runtime's version, so that the next start costs nothing.
 
 A split that is not exact is not used: `SplitPlan.usable` is False and `why_not` says why.
 """
@@ -12,9 +14,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,12 +26,13 @@ import onnx
 from numpy.typing import NDArray
 
 from tickrt.engines.graph.check import LoopModel
+from tickrt.engines.graph.ort import ort_version
 from tickrt.engines.split import SplitResult, draw, measure, split, verify
 from tickrt.engines.split.check import random_rows
 from tickrt.environment import cache_folder
 from tickrt.files import new_folder
 
-__all__ = ["BankTensor", "Mode", "SplitPlan", "plan"]
+__all__ = ["BankTensor", "Mode", "SplitPlan", "bank_starts", "plan", "split_facts"]
 
 Mode = Literal["pre", "bank", "carry"]
 _VERIFY_WINDOWS = 64
@@ -46,15 +50,14 @@ class BankTensor:
 
 @dataclass(frozen=True, eq=False)
 class SplitPlan:
-    """How to run a model split.
+    """How to run a model split: what a bundle and the cache folder hold, as they hold it.
 
     Attributes:
         mode: what runs off the path: ``pre`` over the known rows, the ``bank`` of staggered states,
             or ``carry`` (states from the last step, for models trained so).
         pre, step, advance: serialised graphs; empty where there is none.
-        known, newest: names of `pre`'s input and of `step`'s row.
-        states: (name, shape at batch 1) of what goes from `pre` to `step`.
-        bank: the bank's tensors.
+        facts: names and shapes of what lies between them (`split_facts`), as plain data.
+        starts: start values of the bank, float32, in the order and shapes of the facts.
         figures: parity, times in µs, share of multiply-adds on the path, a drawing (SVG).
         why_not: why the model runs whole, where it does.
     """
@@ -63,10 +66,8 @@ class SplitPlan:
     pre: bytes
     step: bytes
     advance: bytes
-    known: str
-    newest: str
-    states: tuple[tuple[str, tuple[int, ...]], ...]
-    bank: tuple[BankTensor, ...]
+    facts: dict[str, Any]
+    starts: bytes
     figures: dict[str, Any]
     why_not: str = ""
 
@@ -74,6 +75,56 @@ class SplitPlan:
     def usable(self) -> bool:
         """True when `step` may stand for the model."""
         return bool(self.step) and not self.why_not
+
+    @property
+    def known(self) -> str:
+        """Name of `pre`'s input."""
+        return str(self.facts["known"])
+
+    @property
+    def newest(self) -> str:
+        """Name of `step`'s row."""
+        return str(self.facts["newest"])
+
+    @property
+    def states(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
+        """(name, shape at batch 1) of what goes from `pre` to `step`."""
+        return tuple(
+            (str(state["name"]), tuple(abs(int(d)) for d in state["shape"]))
+            for state in self.facts["states"]
+        )
+
+    @cached_property
+    def bank(self) -> tuple[BankTensor, ...]:
+        """The bank's tensors."""
+        values = np.frombuffer(self.starts, "<f4").astype(np.float32)
+        tensors, at = [], 0
+        for entry in self.facts["bank"]:
+            size = math.prod(entry["shape"])
+            start = values[at : at + size].reshape(entry["shape"])
+            tensors.append(BankTensor(str(entry["name"]), str(entry["following"]), start))
+            at += size
+        return tuple(tensors)
+
+
+def split_facts(result: SplitResult) -> dict[str, Any]:
+    """What the manifest and a `SplitPlan` say of a split, as plain data."""
+    bank = [
+        {
+            "state": entry.state,
+            "name": entry.name,
+            "following": entry.following,
+            "shape": list(entry.start.shape),
+        }
+        for entry in result.bank
+    ]
+    names = {"known": result.known, "newest": result.newest, "bank": bank}
+    return {**result.summary(), **names}
+
+
+def bank_starts(result: SplitResult) -> bytes:
+    """The start values of the bank, one after the other, float32; empty without one."""
+    return b"".join(np.ascontiguousarray(e.start, "<f4").tobytes() for e in result.bank)
 
 
 @cache
@@ -86,9 +137,7 @@ def _source_digest() -> str:
 
 
 def _key(model: LoopModel, stateful: bool) -> str:
-    import onnxruntime
-
-    text = f"{model.sha256} {stateful} {_source_digest()} {onnxruntime.__version__}"
+    text = f"{model.sha256} {stateful} {_source_digest()} {ort_version()}"
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
@@ -134,51 +183,30 @@ def _make(model: LoopModel, stateful: bool) -> SplitPlan:
         pre=_graph(result.pre),
         step=_graph(result.step),
         advance=_graph(result.advance),
-        known=result.known,
-        newest=result.newest,
-        states=tuple((s.name, s.shape_at(1)) for s in result.states),
-        bank=tuple(
-            BankTensor(b.name, b.following, np.asarray(b.start, np.float32)) for b in result.bank
-        ),
+        facts=split_facts(result),
+        starts=bank_starts(result),
         figures=figures,
         why_not=why_not,
     )
 
 
+_FILES = {"pre": "pre.onnx", "step": "step.onnx", "advance": "advance.onnx", "starts": "bank.f32"}
+_SAID = ("mode", "facts", "figures", "why_not")
+
+
 def _store(plan_: SplitPlan, folder: Path) -> None:
     """A reader sees all of it or nothing."""
-    starts: dict[str, Any] = {b.name: b.start for b in plan_.bank}
-    facts = {
-        "mode": plan_.mode,
-        "known": plan_.known,
-        "newest": plan_.newest,
-        "states": plan_.states,
-        "bank": [(b.name, b.following) for b in plan_.bank],
-        "figures": plan_.figures,
-        "why_not": plan_.why_not,
-    }
+    said = {name: getattr(plan_, name) for name in _SAID}
     with new_folder(folder) as new:
-        for name in ("pre", "step", "advance"):
-            (new / f"{name}.onnx").write_bytes(getattr(plan_, name))
-        np.savez(new / "bank.npz", **starts)
-        (new / "plan.json").write_text(json.dumps(facts), encoding="utf-8")
+        for name, file in _FILES.items():
+            (new / file).write_bytes(getattr(plan_, name))
+        (new / "plan.json").write_text(json.dumps(said), encoding="utf-8")
 
 
 def _load(folder: Path) -> SplitPlan:
-    facts = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
-    graphs = {name: (folder / f"{name}.onnx").read_bytes() for name in ("pre", "step", "advance")}
-    with np.load(folder / "bank.npz") as starts:
-        bank = tuple(BankTensor(n, f, starts[n]) for n, f in facts["bank"])
-    return SplitPlan(
-        mode=facts["mode"],
-        **graphs,
-        known=facts["known"],
-        newest=facts["newest"],
-        states=tuple((name, tuple(shape)) for name, shape in facts["states"]),
-        bank=bank,
-        figures=facts["figures"],
-        why_not=facts["why_not"],
-    )
+    said = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
+    data: dict[str, Any] = {name: (folder / file).read_bytes() for name, file in _FILES.items()}
+    return SplitPlan(**data, **{name: said[name] for name in _SAID})
 
 
 def plan(model: LoopModel, *, stateful: bool = False) -> SplitPlan:

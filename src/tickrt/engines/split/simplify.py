@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from tickrt.engines.split.graph import Array, Node, Shape, fingerprint
+from tickrt.engines.split.graph import Array, Node, Shape, fingerprint, live
 
-__all__ = ["live", "tidy"]
+__all__ = ["tidy"]
 
 
 def tidy(
@@ -47,18 +47,7 @@ def tidy(
         name = f"shape.{fingerprint(target)[-12:]}"
         constants[name] = target
         kept.append(Node("Reshape", [source, name], [output], {}, output))
-    return live(kept, outputs)
-
-
-def live(nodes: list[Node], outputs: list[str]) -> list[Node]:
-    """The nodes that an output needs."""
-    needed = set(outputs)
-    kept: list[Node] = []
-    for node in reversed(nodes):
-        if needed.intersection(node.outputs):
-            kept.append(node)
-            needed.update(node.inputs)
-    return kept[::-1]
+    return live(kept, outputs)[0]
 
 
 def _passes(node: Node, shapes: dict[str, Shape], constants: dict[str, Array]) -> str:

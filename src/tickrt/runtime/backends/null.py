@@ -1,4 +1,7 @@
-"""The `null` backend: answers at once with a constant. For tests, and to measure all the rest."""
+"""The `null` backend: answers at once with a constant. For tests, and to measure all the rest.
+
+Entry points: `probe`, `load`, as `tickrt.backends` calls them.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tickrt.backends import Probe
 from tickrt.compile.jit import CFunction, c_function
 from tickrt.runtime.backends import kernels as k_
 
-__all__ = ["NullEngine"]
+__all__ = ["NullEngine", "load", "probe"]
 
 
 @cache
@@ -55,3 +59,13 @@ class NullEngine:
 
     def close(self) -> None:
         """Nothing to release."""
+
+
+def probe(targets: tuple[str, ...] = ()) -> Probe:
+    """It runs everywhere, and needs no model."""
+    return Probe(needs_model=False)
+
+
+def load(source: object, ring: object, settings: object) -> NullEngine:
+    """The engine; it has no use for a model, rows or settings."""
+    return NullEngine()

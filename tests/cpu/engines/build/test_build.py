@@ -12,18 +12,24 @@ import onnx
 import pytest
 
 from helpers.engine_zoo import ZOO, F, H, Net, T
-from tickrt.engines.build import build as build_module
-from tickrt.engines.build import request as request_module
-from tickrt.engines.build.build import SOURCE, BuildRequest, build, write_built
+from tickrt.engines.build.build import SOURCE, BuildRequest, build, largest_batch, write_built
 from tickrt.engines.build.parity import compare, windows_of
-from tickrt.engines.build.request import rebuild_request
+from tickrt.engines.build.request import choose_backend, rebuild_request
 from tickrt.engines.bundle.compat import check_here, load_bundle
 from tickrt.engines.bundle.format import open_bundle
 from tickrt.engines.bundle.machine import Gpu, Here, gpus
 from tickrt.engines.graph.ort import OrtGraph
 from tickrt.engines.precision.convert import Precision
 from tickrt.engines.precision.sparsity import is_two_four
-from tickrt.engines.tensorrt.builder import EngineOptions, build_engine, find_library, plan_validity
+from tickrt.engines.tensorrt import backend as tensorrt_backend
+from tickrt.engines.tensorrt.backend import default_cache
+from tickrt.engines.tensorrt.builder import (
+    EngineOptions,
+    Library,
+    build_engine,
+    find_library,
+    plan_validity,
+)
 from tickrt.engines.tensorrt.profiles import make_profiles
 from tickrt.errors import (
     BuildError,
@@ -216,9 +222,9 @@ def test_a_build_that_is_not_exact_fails(save: Any) -> None:
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
-        ({"precision": "bf16"}, PrecisionError, "cannot compute in it on the CPU"),
+        ({"precision": "bf16"}, PrecisionError, "onnxruntime backend cannot compute in it"),
         ({"keep": ("lstm7",), "precision": "fp16"}, PrecisionError, "fits no layer"),
-        ({"backend": "tpu"}, ConfigError, "one of auto, onnxruntime"),
+        ({"backend": "tpu"}, ConfigError, "unknown backend .tpu.: there are null, onnxruntime"),
         ({"targets": ("8.9",)}, ConfigError, "--target is for TensorRT"),
         ({"sparse": True}, BuildError, "not 2:4 along the summed axis: lstm0/"),
     ],
@@ -261,20 +267,38 @@ def test_sparse_weights_are_checked(tmp_path: Path) -> None:
 
 def test_auto_backend_follows_the_machine(monkeypatch: pytest.MonkeyPatch, save: Any) -> None:
     request = BuildRequest(save("mlp"))
-    monkeypatch.setattr(request_module, "gpus", list)
-    assert request_module.choose_backend(request) is None
+
+    def find(name: str | None = None) -> Library:
+        return Library(name or "tensorrt", "1", None)
+
+    def chosen(request: BuildRequest) -> str:
+        return choose_backend(request).library
+
+    monkeypatch.setattr(tensorrt_backend, "gpus", list)
+    monkeypatch.setattr(tensorrt_backend, "find_library", find)
+    assert chosen(request) == "onnxruntime"
     with pytest.raises(ConfigError, match="--target"):
-        request_module.resolve_targets(replace(request, backend="tensorrt_rtx"), find_any())
-    monkeypatch.setattr(request_module, "gpus", lambda: [Gpu(0, "G", "8.9", "13.0")])
-    monkeypatch.setattr(request_module, "find_library", lambda name=None: name or "tensorrt")
-    choose: Any = request_module.choose_backend
-    assert choose(request) == "tensorrt"
-    assert choose(replace(request, targets=("8.6",))) == "tensorrt_rtx"
-    assert choose(replace(request, backend="tensorrt_rtx")) == "tensorrt_rtx"
+        choose_backend(replace(request, backend="tensorrt_rtx")).targets()
+    assert chosen(replace(request, targets=("8.6",))) == "tensorrt_rtx"
+    assert chosen(replace(request, backend="tensorrt")) == "tensorrt_rtx"
+    monkeypatch.setattr(tensorrt_backend, "gpus", lambda: [Gpu(0, "G", "8.9", "13.0")])
+    assert chosen(request) == "tensorrt"
+    assert choose_backend(request).targets() == ("8.9",)
+    assert chosen(replace(request, targets=("8.6",))) == "tensorrt_rtx"
+    assert chosen(replace(request, backend="tensorrt")) == "tensorrt"
+    assert chosen(replace(request, backend="tensorrt_rtx")) == "tensorrt_rtx"
 
 
-def find_any() -> Any:
-    return type("Library", (), {"name": "tensorrt_rtx", "is_rtx": True})()
+def test_auto_says_why_nothing_can_build(monkeypatch: pytest.MonkeyPatch, save: Any) -> None:
+    def missing(name: str | None = None) -> Library:
+        raise BuildError("TensorRT is not installed")
+
+    monkeypatch.setattr(tensorrt_backend, "find_library", missing)
+    words = (
+        "tensorrt: it builds for the GPU.*tensorrt_rtx: TensorRT is not.*onnxruntime: it runs on"
+    )
+    with pytest.raises(BuildError, match=words):
+        choose_backend(BuildRequest(save("mlp"), targets=("8.6",)))
 
 
 def test_loading_elsewhere_is_refused_with_both_sides(save: Any, tmp_path: Path) -> None:
@@ -373,12 +397,12 @@ def test_parity_stays_within_the_profiles() -> None:
 
     rows = TensorInfo(name="rows", dtype="float32", shape=("batch", T, F))
     info = EngineInfo(role="full", payload="p", format="onnx", inputs=(rows,), outputs=())
-    assert build_module.largest_batch([info]) == 256
+    assert largest_batch([info]) == 256
     small = info.model_copy(update={"profiles": make_profiles([rows], ["rows=1:1:8"])})
-    assert build_module.largest_batch([info, small]) == 8
+    assert largest_batch([info, small]) == 8
 
 
 def test_the_timing_cache_is_keyed_by_gpu_and_version() -> None:
-    a, b = (build_module.default_cache("tensorrt", v, "8.9") for v in ("10.1", "10.2"))
+    a, b = (default_cache("tensorrt", v, "8.9") for v in ("10.1", "10.2"))
     assert a != b
     assert "sm8.9" in a.name

@@ -184,7 +184,7 @@ def test_two_symbols_with_gaps_and_an_emptied_side(
     onnx.helper.set_model_props(model, {"tickrt.feature_hash": spec.hash})
     path.write_bytes(model.SerializeToString())
     monkeypatch.setattr(
-        "tickrt.runtime.assembly.plan", lambda m, stateful: replace(plan(m), mode=mode)
+        "tickrt.engines.split.plan.plan", lambda m, stateful: replace(plan(m), mode=mode)
     )
     for i, symbol in enumerate(("BTCUSDT", "ETHUSDT")):
         data = market(120, seed=i, start_ns=10**9 + 13 * i, clear_at=60 + 20 * i)

@@ -1,4 +1,78 @@
 """ONNX Runtime through its C API, called by the compiled loop.
 
+- `probe`, `load`, `builder`, `opener`: the backend, as `tickrt.backends` calls it.
 - `api`: sessions and tensors as addresses; `whole`: the whole window; `split`: tick-split models.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tickrt.backends import Probe
+from tickrt.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tickrt.config import SessionConfig
+    from tickrt.engines.build.portable import OnnxBuilder
+    from tickrt.engines.split.plan import SplitPlan
+    from tickrt.runtime.backends.handle import Engine, RowRing
+    from tickrt.runtime.model_source import Source
+
+__all__ = ["builder", "load", "opener", "probe"]
+
+
+def probe(targets: tuple[str, ...] = ()) -> Probe:
+    """It runs and builds everywhere, but for no GPU."""
+    return Probe(builds="it runs on the CPU: --target is for a GPU" if targets else "")
+
+
+def builder(targets: tuple[str, ...] = ()) -> OnnxBuilder:
+    """Raises ConfigError where a target is named."""
+    from tickrt.engines.build.portable import OnnxBuilder
+
+    if targets:
+        raise ConfigError("--target is for TensorRT; the onnxruntime backend runs on the CPU")
+    return OnnxBuilder()
+
+
+def opener() -> OnnxBuilder:
+    """The builder: its engines are ONNX."""
+    return builder()
+
+
+def load(source: Source, ring: RowRing, settings: SessionConfig) -> Engine:
+    """The model split where that is wanted, possible and exact, else whole.
+
+    Raises:
+        ConfigError: the settings ask for what the model or bundle does not have.
+        ModelError: ONNX Runtime cannot load it.
+    """
+    from tickrt.runtime.backends.onnxruntime.split import SplitEngine
+    from tickrt.runtime.backends.onnxruntime.whole import OrtEngine
+
+    found = _plan(source, settings)
+    if found is not None:
+        return SplitEngine(source.model, found, ring, settings.threads)
+    return OrtEngine(source.model, ring, settings.threads)
+
+
+def _plan(source: Source, settings: SessionConfig) -> SplitPlan | None:
+    """The split to run; None: the whole window."""
+    from tickrt.engines.split.plan import plan
+
+    name, stateful = source.model.name, settings.stateful
+    if source.plan is not None and not settings.split:
+        raise ConfigError(
+            f"{name}: the bundle was built split: for the whole window build it with "
+            "`tickrt build --no-split`"
+        )
+    if source.built:
+        if stateful and (source.plan is None or source.plan.mode != "carry"):
+            raise ConfigError(f"{name}: build the bundle with --stateful to run it so")
+        return source.plan
+    if not settings.split:
+        return None
+    made = plan(source.model, stateful=stateful)
+    if stateful and not made.usable:
+        raise ConfigError(f"{name}: cannot run with carried state: {made.why_not}")
+    return made if made.usable else None

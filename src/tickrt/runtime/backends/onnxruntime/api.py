@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
+from tickrt.engines.graph.ort import ort_version
 from tickrt.errors import EngineError, ModelError
 
 __all__ = ["OrtSession", "api", "error_text"]
@@ -48,15 +50,17 @@ class _Api:
     """ONNX Runtime's function table, its one environment and its CPU memory description."""
 
     def __init__(self) -> None:
-        import onnxruntime
-
-        folder = Path(onnxruntime.__file__).parent / "capi"
+        # The package itself is not imported: its Python binding would stay resident, 30 MB of it.
+        found = importlib.util.find_spec("onnxruntime")
+        if found is None or found.origin is None:
+            raise EngineError("onnxruntime is not installed: pip install onnxruntime")
+        folder = Path(found.origin).parent / "capi"
         libraries = sorted(folder.glob("libonnxruntime.so*")) + sorted(
             folder.glob("libonnxruntime*.dylib")
         )
         if not libraries:
             raise EngineError(
-                f"onnxruntime {onnxruntime.__version__} in {folder} ships no libonnxruntime: "
+                f"onnxruntime {ort_version()} in {folder} ships no libonnxruntime: "
                 "install its wheel (pip install --force-reinstall onnxruntime)"
             )
         self.library = ctypes.CDLL(str(libraries[0]))
@@ -66,7 +70,7 @@ class _Api:
         self.table = get_api(_API_VERSION)
         if not self.table:
             raise EngineError(
-                f"onnxruntime {onnxruntime.__version__} has no C API version {_API_VERSION}: "
+                f"onnxruntime {ort_version()} has no C API version {_API_VERSION}: "
                 "tickrt needs onnxruntime >= 1.20"
             )
         self.env = ctypes.c_void_p()

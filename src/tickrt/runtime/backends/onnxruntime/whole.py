@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from tickrt.compile.jit import CFunction, c_function
 from tickrt.engines.graph.check import LoopModel
+from tickrt.engines.graph.ort import ort_version
 from tickrt.runtime.backends import kernels as k_
 from tickrt.runtime.backends.handle import RowRing
 from tickrt.runtime.backends.onnxruntime.api import OrtSession, error_text
@@ -63,11 +64,9 @@ class OrtBacked:
 
     def describe(self) -> dict[str, Any]:
         """Backend, its version, threads, and the model's digest."""
-        import onnxruntime
-
         return {
             "backend": self.backend,
-            "version": onnxruntime.__version__,
+            "version": ort_version(),
             "threads": self._threads,
             "model": self._model.name,
             "model_sha256": self._model.sha256,

@@ -1,0 +1,196 @@
+"""Backends by name: what builds engines, and what runs models in the loop.
+
+Entry points: `register`, `names`, `find`; `probe`, `load` and `builder` ask the backend of a name.
+
+A backend is a module, or any object, with these functions. What it lacks, it cannot do:
+
+    probe(targets) -> Probe                    what it can do on this machine
+    load(source, ring, settings) -> Engine     a model in the loop (`runtime.backends.handle`)
+    builder(targets) -> EngineBuilder          engines from graphs (`engines.bundle.toolchain`)
+    opener() -> EngineOpener                   checks and runs built engines, offline
+
+Known are the built-in ones, those of installed packages (entry-point group ``tickrt.backends``, the
+value is the module or ``module:object``), and those given to `register`. None is imported before it
+is asked for.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Final
+
+from tickrt.errors import BuildError, ConfigError
+
+__all__ = [
+    "AUTO",
+    "DEFAULT",
+    "GROUP",
+    "Probe",
+    "builder",
+    "check",
+    "find",
+    "load",
+    "names",
+    "opener",
+    "probe",
+    "register",
+]
+
+GROUP: Final = "tickrt.backends"
+AUTO: Final = "auto"  # stands for a backend where one is built for
+DEFAULT: Final = "onnxruntime"  # what every machine can run
+_RUNTIME, _TENSORRT = "tickrt.runtime.backends", "tickrt.engines.tensorrt.backend"
+# In the order in which `auto` asks them.
+_known: dict[str, Any] = {
+    "tensorrt": f"{_TENSORRT}:TENSORRT",
+    "tensorrt_rtx": f"{_TENSORRT}:TENSORRT_RTX",
+    DEFAULT: f"{_RUNTIME}.onnxruntime",
+    "null": f"{_RUNTIME}.null",
+}
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a backend can do on this machine.
+
+    Attributes:
+        runs: why it cannot run a model in the loop; empty where it can.
+        builds: why it cannot build an engine (for the targets asked about); empty where it can.
+        needs_model: False where it makes its signal without one: then a feature spec is enough.
+    """
+
+    runs: str = ""
+    builds: str = ""
+    needs_model: bool = True
+
+
+def register(name: str, backend: object) -> None:
+    """Make a backend known in this process; it takes the place of one of the same name.
+
+    Args:
+        name: for ``--backend`` and ``backend = "…"``.
+        backend: a module or object as described above, or where it is: ``module`` or
+            ``module:object``, imported when it is first asked for.
+
+    Raises:
+        ConfigError: the name is ``auto`` or empty.
+    """
+    if not name or name == AUTO:
+        raise ConfigError(f"register({name!r}): a backend needs a name of its own")
+    _known[name] = backend
+
+
+@functools.cache
+def _installed() -> dict[str, str]:
+    from importlib.metadata import entry_points
+
+    return {point.name: point.value for point in entry_points(group=GROUP)}
+
+
+def names() -> list[str]:
+    """Every known backend, in the order in which `auto` asks them."""
+    return list({**_known, **_installed()})
+
+
+def check(name: str) -> str:
+    """`name`, where it is known. Imports nothing.
+
+    Raises:
+        ConfigError: it is not; lists those that are, and says how to add one.
+    """
+    if name in _known or name in _installed():
+        return name
+    near = difflib.get_close_matches(name, names(), n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    raise ConfigError(
+        f"unknown backend {name!r}: {hint}there are {', '.join(sorted(names()))}; another one is "
+        f"added by an entry point in the group {GROUP!r}, or by tickrt.backends.register"
+    )
+
+
+def find(name: str) -> Any:
+    """The backend of that name, imported.
+
+    Raises:
+        ConfigError: it is unknown, or it cannot be imported.
+    """
+    check(name)
+    backend = _known.get(name) or _installed()[name]
+    if not isinstance(backend, str):
+        return backend
+    where, _, attribute = backend.partition(":")
+    try:
+        module = import_module(where)
+        return getattr(module, attribute) if attribute else module
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"backend {name!r}: {backend} cannot be imported: {error}") from error
+
+
+def _function(name: str, function: str) -> Callable[..., Any] | None:
+    found: Callable[..., Any] | None = getattr(find(name), function, None)
+    return found
+
+
+def probe(name: str, targets: tuple[str, ...] = ()) -> Probe:
+    """What the backend can do here.
+
+    Args:
+        targets: GPU architectures to build for; none: this machine.
+
+    Raises:
+        ConfigError: there is no such backend.
+    """
+    asked = _function(name, "probe")
+    found: Probe = asked(targets) if asked else Probe()
+    runs = found.runs if _function(name, "load") else found.runs or "it only builds"
+    builds = found.builds if _function(name, "builder") else found.builds or "it only runs models"
+    return Probe(runs, builds, found.needs_model)
+
+
+def load(name: str, source: Any, ring: Any, settings: Any) -> Any:
+    """An engine in the loop.
+
+    Args:
+        source: the model (`runtime.model_source.Source`); None where the backend needs none.
+        ring: the stream's rows (`runtime.backends.handle.RowRing`).
+        settings: the session (`config.SessionConfig`).
+
+    Returns:
+        a `runtime.backends.handle.Engine`.
+
+    Raises:
+        ConfigError: there is no such backend, or it cannot run a model here; says why.
+    """
+    if why := probe(name).runs:
+        raise ConfigError(f"backend {name!r} cannot run a model here: {why}")
+    return find(name).load(source, ring, settings)
+
+
+def builder(name: str, targets: tuple[str, ...] = ()) -> Any:
+    """What builds the backend's engines: an `engines.bundle.toolchain.EngineBuilder`.
+
+    Raises:
+        ConfigError: there is no such backend, or the targets are out of place.
+        BuildError: it builds nothing, or what it needs is not installed.
+    """
+    made = _function(name, "builder")
+    if made is None:
+        raise BuildError(f"--backend {name}: it builds nothing, it only runs models")
+    return made(targets)
+
+
+def opener(name: str) -> Any:
+    """What checks and runs the backend's built engines: an `engines.bundle.toolchain.EngineOpener`.
+
+    Raises:
+        ConfigError: there is no such backend.
+        BuildError: it builds nothing, or what it needs is not installed.
+    """
+    made = _function(name, "opener")
+    if made is None:
+        raise BuildError(f"backend {name}: it builds nothing that could be opened")
+    return made()
