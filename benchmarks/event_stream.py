@@ -2,10 +2,10 @@
 
 A simulated session is written to a file, as `tickrt data simulate` does, and read by `load_events`
 (the whole array) and by `merge_streams` (in pieces, as a session feeds its ring), each to its last
-event, checked, with batches marked. They take turns in this process, so that both find the file in
-the system's cache; the median is reported. The same file without marks is what hftbacktest's
-converters write: the stream reads it twice. The peak of resident memory that reading adds is that
-of a fresh process each.
+event, checked, with batches marked, and by `numpy.load`, which does neither. They take turns in
+this process, so that all find the file in the system's cache; the median is reported. The same file
+without marks is what hftbacktest's converters write: the stream reads it twice. The peak of
+resident memory that reading adds is that of a fresh process each.
 
     python -m benchmarks.event_stream [--events N] [--repetitions N]
 
@@ -47,6 +47,11 @@ print(peak_mib() - before)
 """
 
 
+def numpy_load(path: Path) -> int:
+    """How many events; they are unpacked, and that is all."""
+    return len(np.load(path)["data"])
+
+
 def load(path: Path) -> int:
     """How many events; all of them are held."""
     return len(load_events(path).data)
@@ -57,7 +62,11 @@ def stream(path: Path) -> int:
     return sum(len(piece) for piece in merge_streams([open_stream(path)]))
 
 
-READERS: dict[str, Callable[[Path], int]] = {"load": load, "stream": stream}
+READERS: dict[str, Callable[[Path], int]] = {
+    "numpy": numpy_load,
+    "load": load,
+    "stream": stream,
+}
 
 
 def added_mib(name: str, path: Path) -> float:

@@ -55,16 +55,49 @@ def flipped(path: Path) -> None:
     path.write_bytes(content)
 
 
+def array_with(path: Path, byte: int, value: int) -> None:
+    """An array that is not packed, with one byte changed."""
+    np.save(path.with_suffix(".npy"), make_events())
+    content = bytearray(path.with_suffix(".npy").read_bytes())
+    content[byte] = value
+    path.write_bytes(content)
+
+
+def array_of(path: Path, count: int) -> None:
+    """An array whose header tells of `count` events; there are 180."""
+    np.save(path.with_suffix(".npy"), make_events())
+    content = path.with_suffix(".npy").read_bytes()
+    header, told = content[:512], f"({count},)".encode()
+    end = header.index(b"\n")
+    text = header[:end].replace(b"(180,)", told).rstrip().ljust(end)
+    path.write_bytes(text + content[end:])
+
+
+def archive_with(path: Path, byte: int, value: int) -> None:
+    """An archive with one byte of its table of contents changed."""
+    np.savez(path, data=make_events())
+    content = bytearray(path.read_bytes())
+    content[content.rindex(b"PK\x01\x02") + byte] = value
+    path.write_bytes(content)
+
+
 # What writes a file, and what is said of it.
 WRONG_FILES: list[tuple[Callable[[Path], object], str]] = [
     (lambda path: None, "cannot be read (No such file or directory); make an event file with"),
     (lambda path: path.write_bytes(b""), "the file is empty"),
     (lambda path: path.write_bytes(b"garbage " * 99), "neither .npz nor .npy; raw captures"),
     (truncated, "damaged or truncated"),
-    (truncated_array, "damaged or truncated"),
+    (truncated_array, "damaged or truncated (it ends after 178 of 180 events)"),
+    (lambda path: array_of(path, 10**12), "(it ends after 180 of 1000000000000 events)"),
+    (lambda path: array_of(path, -5), "damaged or truncated (it ends after 180 of -5 events)"),
     (flipped, "damaged or truncated"),
+    (lambda path: array_with(path, 8, 20), "damaged or truncated (('EOF in multi-line"),
+    (lambda path: array_with(path, 29, ord(",")), "damaged or truncated (invalid syntax"),
+    (lambda path: archive_with(path, 8, 1), "damaged or truncated (File 'data.npy' is encrypted"),
+    (lambda path: archive_with(path, 10, 77), "(That compression method is not supported)"),
     (lambda path: np.savez(path, other=make_events()), "array named 'data'; it has: other"),
     (lambda path: np.savez(path, data=np.zeros(5)), "expected events with the fields"),
+    (lambda path: np.savez(path, data=np.zeros(5, "V0")), "expected events with the fields"),
     (lambda path: np.savez(path, data=np.zeros((5, 6))), "hftbacktest.data.utils.migration2"),
     (lambda path: np.savez(path, data=make_events().reshape(2, -1)), "got shape (2, 90)"),
     (lambda path: np.savez(path, data=make_events(0)), "holds no events"),

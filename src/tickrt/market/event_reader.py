@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import tokenize
 import zipfile
 import zlib
 from contextlib import ExitStack
@@ -29,7 +30,18 @@ from tickrt.memory.records import EVENT_DTYPE
 __all__ = ["EventReader"]
 
 Events = npt.NDArray[Any]  # structured, EVENT_DTYPE
-_UNREADABLE = (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error)
+# What zipfile and NumPy raise on damaged bytes; the syntax is that of an array's header.
+_UNREADABLE = (
+    ValueError,
+    OSError,
+    EOFError,
+    KeyError,
+    RuntimeError,
+    SyntaxError,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 _PIECE = 1 << 18  # bytes at once: zipfile holds about as much again
 
 
@@ -54,32 +66,39 @@ class EventReader:
             try:
                 file = stack.enter_context(source.open("rb"))
                 status = os.fstat(file.fileno())
-                self._events, text = _members(file, source, stack)
+                self._events, size, text = _members(file, source, stack)
                 self._dtype, shape = _header(self._events)
             except _UNREADABLE as error:
                 raise _unreadable(source, error) from error
             _check_layout(self._dtype, shape, source)
+            self.count = shape[0]
+            room = (size - self._events.tell()) // self._dtype.itemsize
+            if not 0 <= self.count <= room:  # before so many are made room for
+                raise _unreadable(source, _ends_after(room, self.count))
             self.meta = _parsed(text, source)
             self.instrument = _instrument(self.meta, source)
             self._close = stack.pop_all().close
         self.identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
-        self.count = shape[0]
         self._row = 0
 
     def read(self, limit: int) -> Events:
         """The next events, at most `limit`: a new `EVENT_DTYPE`[n]; n = 0 at the end.
 
         Raises:
-            DataError: the file is damaged or truncated here.
+            DataError: the file is damaged or truncated here; the message names the rows.
         """
-        raw = np.empty(min(limit, self.count - self._row), self._dtype)
+        end = min(self._row + limit, self.count)
+        raw = np.empty(end - self._row, self._dtype)
         try:
             self._fill(raw)
-            if self._row + len(raw) == self.count:
+            if end == self.count:
                 self._events.read(1)  # past the end: here zipfile compares the checksum
         except _UNREADABLE as error:
-            raise _unreadable(self.source, error) from error
-        self._row += len(raw)
+            # A checksum is wrong: it is that of all events.
+            first = 0 if isinstance(error, zipfile.BadZipFile) else self._row
+            rows = f" between rows {first} and {end - 1}"
+            raise _unreadable(self.source, error, rows) from error
+        self._row = end
         return raw if self._dtype == EVENT_DTYPE else raw.astype(EVENT_DTYPE)
 
     def _fill(self, raw: Events) -> None:
@@ -88,8 +107,7 @@ class EventReader:
         while done < len(target):
             got = self._events.readinto(target[done : done + _PIECE])
             if not got:
-                here = self._row + done // raw.itemsize
-                raise EOFError(f"it ends after {here} of {self.count} events")
+                raise _ends_after(self._row + done // raw.itemsize, self.count)
             done += got
 
     def __enter__(self) -> EventReader:
@@ -104,28 +122,32 @@ class EventReader:
         self._close()
 
 
-def _unreadable(source: Path, error: BaseException) -> DataError:
-    """What is said of a file that cannot be read."""
+def _ends_after(row: int, count: int) -> EOFError:
+    return EOFError(f"it ends after {row} of {count} events")
+
+
+def _unreadable(source: Path, error: BaseException, rows: str = "") -> DataError:
+    """What is said of a file that cannot be read; `rows`: where it is damaged."""
     if isinstance(error, OSError) and error.errno is not None:
         return DataError(
             f"{source}: cannot be read ({error.strerror}); make an event file with "
             "`tickrt data convert` or `tickrt data simulate`"
         )
     return DataError(
-        f"{source}: damaged or truncated ({error}); copy, convert or simulate it again"
+        f"{source}: damaged or truncated{rows} ({error}); copy, convert or simulate it again"
     )
 
 
 def _members(
     file: io.BufferedReader, source: Path, stack: ExitStack
-) -> tuple[io.BufferedIOBase, bytes]:
-    """Where the array `data` begins, and the bytes of `meta`."""
+) -> tuple[io.BufferedIOBase, int, bytes]:
+    """Where the array `data` begins, its size in bytes with its header, and the bytes of `meta`."""
     magic = file.read(6)
     file.seek(0)
     if not magic:
         raise DataError(f"{source}: the file is empty; convert or simulate it again")
     if magic == npy.MAGIC_PREFIX:
-        return file, b"{}"
+        return file, os.fstat(file.fileno()).st_size, b"{}"
     if magic[:2] != b"PK":
         raise DataError(
             f"{source}: neither .npz nor .npy; raw captures become event files with "
@@ -141,7 +163,7 @@ def _members(
         with archive.open(members["meta"]) as described:
             text = npy.read_array(described, allow_pickle=False).tobytes()
     member = cast(zipfile.ZipExtFile, archive.open(members["data"]))
-    return stack.enter_context(member), text
+    return stack.enter_context(member), archive.getinfo(members["data"]).file_size, text
 
 
 def _header(file: io.BufferedIOBase) -> tuple[np.dtype[Any], tuple[int, ...]]:

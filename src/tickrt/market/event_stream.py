@@ -78,7 +78,11 @@ class EventStream:
                 )
             for index in range(-(-self.count // self._chunk)):
                 piece = reader.read(self._chunk)
-                checker.check(piece)
+                try:
+                    checker.check(piece)
+                except DataError:
+                    _find_damage(reader, self._chunk)
+                    raise
                 if self._run_ends is not None:
                     mark_runs(piece, last=bool(self._run_ends[index]))
                 yield piece
@@ -97,6 +101,17 @@ def open_stream(path: str | os.PathLike[str], chunk: int = 1 << 14) -> EventStre
             message names the file and the remedy.
     """
     return EventStream(Path(path), chunk)
+
+
+def _find_damage(reader: EventReader, chunk: int) -> None:
+    """Read to the end: what looks like a wrong event may be a damaged file, which is found later,
+    at the latest by the checksum, and wants another remedy.
+
+    Raises:
+        DataError: damaged or truncated.
+    """
+    while len(reader.read(chunk)):
+        pass
 
 
 def _look(reader: EventReader, chunk: int) -> tuple[int, npt.NDArray[np.bool_] | None]:

@@ -14,31 +14,35 @@ from __future__ import annotations
 
 import numpy as np
 
-from tickrt.compile.codes import BATCH_END
+from tickrt.compile.codes import BATCH_END, LOCAL
 from tickrt.compile.intrinsics import clock, load_acquire, load_i64, store_i64, store_release
 from tickrt.compile.jit import kernel
 
 HEARTBEAT = 8  # bytes from the closed flag to the heartbeat
+END = LOCAL | BATCH_END  # what ends a batch for the loop
 
 
 @kernel
 def takeable(events, n, free, capacity, inside):
     """How many of `events[:n]` may be published with `free` slots: whole batches if they fit.
 
-    A batch that is longer than the ring can only pass in parts; `inside`: a part of it has passed,
-    and the consumer waits for the rest.
+    A batch that is longer than the ring can only pass in parts. `inside`: of the first batch a part
+    has been published. Its rest must not wait for room as a whole: a consumer that holds that part
+    until the batch is complete, as the loop does, would never make it.
     """
     if n <= free:
         return n
     take = free
-    while take > 0 and (np.int64(events[take - 1]["ev"]) & BATCH_END) == 0:
+    while take > 0 and (np.int64(events[take - 1]["ev"]) & END) != END:
         take -= 1
-    if take == 0 and inside:
-        return free
-    if take > 0 or n < capacity:
+    if take > 0:
         return take
+    if inside:
+        return free
+    if n < capacity:
+        return 0
     for i in range(capacity):
-        if (np.int64(events[i]["ev"]) & BATCH_END) != 0:
+        if (np.int64(events[i]["ev"]) & END) == END:
             return 0
     return free
 
@@ -52,8 +56,7 @@ def push(view, events, stamped):
     capacity = view.mask + 1
     head = load_i64(view.published)
     free = capacity - (head - load_acquire(view.consumed))
-    last = view.events[(head - 1) & view.mask]
-    inside = head > 0 and (np.int64(last["ev"]) & BATCH_END) == 0
+    inside = head > 0 and (np.int64(view.events[(head - 1) & view.mask]["ev"]) & END) != END
     take = takeable(events, len(events), free, capacity, inside)
     for i in range(take):
         view.events[(head + i) & view.mask] = events[i]

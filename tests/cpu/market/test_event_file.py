@@ -124,6 +124,18 @@ def test_a_wrong_row_is_named(
     assert message in str(caught.value)
 
 
+def test_wrong_rows_are_counted_over_the_whole_file(tmp_path: Path) -> None:
+    events = make_events(10_000)
+    events["px"][[100, 101, 25_000]] = -1.0
+    np.savez(tmp_path / "a.npz", data=events)
+    with pytest.raises(DataError, match=r"row 100: px is -1\.0.* \(3 such rows\)"):
+        load_events(tmp_path / "a.npz")
+    events["ev"][20_000] = 77  # comes before any price, wherever it is
+    np.savez(tmp_path / "a.npz", data=events)
+    with pytest.raises(DataError, match=r"row 20000: unknown event kind 77 \(1 such rows\)"):
+        load_events(tmp_path / "a.npz")
+
+
 def test_a_file_without_local_events_is_refused(tmp_path: Path) -> None:
     events = make_events()
     events["ev"] &= ~np.uint64(LOCAL)

@@ -173,14 +173,28 @@ def test_a_file_without_local_events_is_refused(tmp_path: Path, chunk: int) -> N
 
 
 def test_damage_is_found_where_it_is_read(tmp_path: Path) -> None:
-    events = make_events()
+    events = make_events(6000)
     events["ev"][2::3] |= np.uint64(BATCH_END)
     np.save(tmp_path / "a.npy", events)
-    content = (tmp_path / "a.npy").read_bytes()
-    (tmp_path / "a.npy").write_bytes(content[:-100])
-    pieces = iter(open_stream(tmp_path / "a.npy", 60))
-    assert joined([next(pieces), next(pieces)]).tobytes() == events[:120].tobytes()
-    with pytest.raises(DataError, match=r"truncated \(it ends after 178 of 180 events\)"):
+    pieces = iter(open_stream(tmp_path / "a.npy", 6000))
+    assert joined([next(pieces), next(pieces)]).tobytes() == events[:12_000].tobytes()
+    size = (tmp_path / "a.npy").stat().st_size
+    os.truncate(tmp_path / "a.npy", size - 100)  # while it is read
+    with pytest.raises(DataError, match=r"between rows 12000 and 17999 \(it ends after 17998 of"):
+        next(pieces)
+
+
+def test_what_looks_like_a_wrong_event_may_be_damage(tmp_path: Path) -> None:
+    events = make_events()
+    events["ev"][2::3] |= np.uint64(BATCH_END)
+    path = tmp_path / "a.npz"
+    np.savez(path, data=events)
+    wrong = events.copy()
+    wrong["px"][70] = -1.0
+    path.write_bytes(path.read_bytes().replace(events.tobytes(), wrong.tobytes()))
+    pieces = iter(open_stream(path, 60))
+    next(pieces)
+    with pytest.raises(DataError, match=r"damaged or truncated between rows 0 and 179 \(Bad CRC"):
         next(pieces)
 
 

@@ -119,6 +119,53 @@ def test_batch_longer_than_the_ring_passes_in_parts(ring):
     assert got == list(range(40))
 
 
+def test_the_rest_of_a_batch_that_began_does_not_wait_for_room_as_a_whole(ring):
+    events = events_of([9, 21])
+    assert ring.publish(events[:9]) == 9
+    assert ring.publish(events[9:]) == 7
+    ring.read(9)  # the loop has read all 16, and holds the part until the batch is complete
+    assert ring.publish(events[16:]) == 9
+    ring.read(16)  # a full ring is given back
+    assert ring.publish(events[25:]) == 5
+
+
+def test_a_batch_ends_where_it_does_for_the_loop(ring):
+    """An event that only the exchange's side reads ends none."""
+    events = events_of([4, 8])
+    events["ev"][3] &= ~np.uint64(LOCAL)
+    assert ring.publish(events_of([8])) == 8
+    assert ring.publish(events) == 0
+    ring.read()
+    assert ring.publish(events) == 12
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 50), min_size=1, max_size=8),
+    turns=st.lists(st.integers(0, 20), min_size=1, max_size=40),
+)
+def test_batches_of_any_length_reach_a_consumer_that_keeps_parts(sizes, turns):
+    """Taking turns in any order: 0 publishes, another number reads as many events.
+
+    The consumer gives back as the loop does: complete batches, and what is more than half a ring.
+    """
+    ring, events = Ring.local(16), events_of(sizes)
+    sent = read = idle = 0
+    while read < len(events):
+        for turn in [*turns, 0, 16]:
+            before = sent + read
+            if turn == 0:
+                sent += ring.publish(events[sent:])
+            for _ in range(min(turn, sent - read)):
+                event = ring.view.events[read & 15]
+                assert event["order_id"] == read
+                read += 1
+                if event["ev"] & np.uint64(BATCH_END) or read - ring.consumed > 7:
+                    ring.read(read - ring.consumed)
+            idle = 0 if sent + read > before else idle + 1
+            assert idle < 100, f"stuck: {sent} published, {read} read, {ring.consumed} given back"
+
+
 def test_stamps_are_the_clock_at_publication(ring):
     ring.publish(events_of([2]))
     ring.publish(events_of([1], 2))
