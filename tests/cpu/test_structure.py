@@ -193,6 +193,16 @@ def test_the_environment_is_read_in_one_place() -> None:
     assert readers == {"environment.py"}
 
 
+def test_toml_is_read_in_one_place() -> None:
+    readers = {
+        name_of(path)
+        for path in sources("src")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Import) and "tomllib" in [alias.name for alias in node.names]
+    }
+    assert readers == {"files.py"}
+
+
 def test_no_test_module_imports_another() -> None:
     wrong = []
     for path in sources("tests"):
