@@ -40,7 +40,7 @@ from tickrt.engines.bundle.machine import platform_name
 from tickrt.engines.bundle.manifest import Builder, Calibration, EngineInfo, Manifest, Parity
 from tickrt.engines.bundle.toolchain import EngineBuilder, EngineOpener
 from tickrt.engines.graph.interface import Array, Run
-from tickrt.engines.graph.load import load_onnx, model_info, tensor_infos
+from tickrt.engines.graph.load import load_onnx, model_facts, tensor_infos
 from tickrt.engines.graph.ort import OrtGraph
 from tickrt.engines.split.plan import bank_starts, split_facts
 from tickrt.errors import BuildError, PrecisionError
@@ -209,7 +209,7 @@ def build(
     manifest = Manifest(
         name=request.name or request.model.stem,
         tickrt=__version__,
-        model=model_info(model, sha256, request.model.stem),
+        model=model_facts(model, sha256, request.model.stem),
         builder=builder,
         precision=request.precision,
         keep=request.keep if request.precision != "fp32" else (),

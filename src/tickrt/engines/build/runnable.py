@@ -13,7 +13,7 @@ from typing import Any
 from tickrt.engines.build.build import BANK
 from tickrt.engines.bundle.format import Bundle
 from tickrt.engines.bundle.manifest import EngineInfo, Manifest
-from tickrt.engines.graph.check import LoopModel, model_info
+from tickrt.engines.graph.check import LoopModel, loop_model
 from tickrt.engines.split.plan import Mode, SplitPlan
 from tickrt.errors import BundleError, IncompatibleError
 
@@ -81,7 +81,7 @@ def runnable(bundle: Bundle) -> tuple[LoopModel, SplitPlan | None]:
     """
     engines = _engines(bundle)
     if "full" in engines:
-        return model_info(bundle.payload(engines["full"].payload), bundle.path), None
+        return loop_model(bundle.payload(engines["full"].payload), bundle.path), None
     if "pre" not in engines or "step" not in engines:
         raise BundleError(f"{bundle.path}: has no `pre` and `step`, and no whole model")
     manifest, facts = bundle.manifest, bundle.manifest.split or {}

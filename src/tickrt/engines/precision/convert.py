@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from typing import Final, get_args
 
 import numpy as np
-import onnx
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from tickrt.engines.bundle.manifest import Calibration
@@ -205,12 +204,3 @@ def _to_bfloat(model: ModelProto, original: ModelProto) -> None:
     for value in (*model.graph.value_info, *model.graph.output, *model.graph.input):
         if value.type.tensor_type.elem_type == TensorProto.FLOAT16:
             value.type.tensor_type.elem_type = TensorProto.BFLOAT16
-
-
-def check_model(model: ModelProto, where: str) -> None:
-    """onnx's own checker. Raises PrecisionError with its first line."""
-    try:
-        onnx.checker.check_model(model)
-    except onnx.checker.ValidationError as error:
-        first = str(error).splitlines()[0]
-        raise PrecisionError(f"{where}: the converted graph is not valid: {first}") from None

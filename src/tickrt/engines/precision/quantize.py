@@ -30,7 +30,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from tickrt.engines.bundle.manifest import Calibration
 from tickrt.engines.graph.interface import Feed
-from tickrt.engines.graph.load import sort_nodes
+from tickrt.engines.graph.load import first_line, opset_of, sort_nodes
 from tickrt.errors import PrecisionError
 from tickrt.literals import CalibrationMethod as Method
 
@@ -313,7 +313,7 @@ def _fp8_pair(model: ModelProto, added: list[NodeProto], tensor: str, scale: flo
 
 def _to_opset(model: ModelProto, version: int) -> ModelProto:
     """The model at a newer opset, by onnx's version converter."""
-    have = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
+    have = opset_of(model)
     if have >= version:
         copy = ModelProto()
         copy.CopyFrom(model)
@@ -321,9 +321,8 @@ def _to_opset(model: ModelProto, version: int) -> ModelProto:
     try:
         converted = onnx.version_converter.convert_version(model, version)
     except Exception as error:  # the converter raises RuntimeError and others
-        first = str(error).splitlines()[0]
         raise PrecisionError(
-            f"the model (opset {have}) cannot be brought to opset {version}: {first}; "
+            f"the model (opset {have}) cannot be brought to opset {version}: {first_line(error)}; "
             f"export it with opset {version}"
         ) from None
     return converted

@@ -17,6 +17,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
+from tickrt.engines.graph.load import inputs_of
 from tickrt.engines.split import cost
 from tickrt.engines.split.advance import Bank, build_bank, build_carry
 from tickrt.engines.split.dependence import Analysis, Reason, analyse
@@ -203,7 +204,7 @@ def split(
     whole = _whole(model, input, stateful)
     try:
         graph = prepare(model, input=input, time_axis=time_axis, window=window)
-        return _split(graph, stateful, model)
+        return _split(graph, stateful)
     except SplitError as error:
         if input is not None or time_axis is not None or window is not None:
             raise
@@ -212,7 +213,7 @@ def split(
         return _unsplit(whole, f"a rule failed: {type(error).__name__}: {error}")
 
 
-def _split(graph: Graph, stateful: bool, model: onnx.ModelProto) -> SplitResult:
+def _split(graph: Graph, stateful: bool) -> SplitResult:
     a = analyse(graph, TABLE, stateful)
     step = GraphBuilder(a, known=False)
     answers = {name: step.take(name) for name in graph.outputs}
@@ -370,8 +371,7 @@ def _costs(graph: Graph, step: Built, pre: Built | None) -> tuple[OutputCost, ..
 
 
 def _whole(model: onnx.ModelProto, input: str | None, stateful: bool) -> SplitResult:
-    initialisers = {t.name for t in model.graph.initializer}
-    names = [i.name for i in model.graph.input if i.name not in initialisers]
+    names = [entry.name for entry in inputs_of(model)]
     return SplitResult(
         input=input or (names[0] if names else ""),
         window=0,

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
+from tickrt.engines.graph.load import check_onnx
 from tickrt.engines.split.graph import Array, Graph, Node, Shape, build_model, live, probe
 from tickrt.engines.split.simplify import tidy
 from tickrt.errors import SplitError
@@ -61,10 +62,7 @@ def finish(
     nodes = tidy(nodes, shapes, constants, names)
     shapes.update({key: tuple(value.shape) for key, value in constants.items()})
     model = build_model(graph, name, nodes, constants, list(inputs), list(outputs))
-    try:
-        onnx.checker.check_model(model)
-    except Exception as error:
-        raise SplitError(f"the {name} graph is not valid ONNX: {error}") from error
+    check_onnx(model, f"the {name} graph", "a rule of the split is wrong", SplitError)
     return Built(model, nodes, shapes, names)
 
 

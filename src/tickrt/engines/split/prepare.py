@@ -14,6 +14,7 @@ import onnx.inliner
 import onnx.version_converter
 from onnx import helper, numpy_helper
 
+from tickrt.engines.graph.load import inputs_of, metadata_of, opset_of
 from tickrt.engines.split.canonicalize import normalise, unmerge
 from tickrt.engines.split.graph import Array, Graph, Node, Shape, in_order, probe
 from tickrt.errors import SplitError
@@ -54,8 +55,7 @@ def prepare(
 
 def find_input(model: onnx.ModelProto, name: str | None) -> onnx.ValueInfoProto:
     """The window input: `name`, or the only input that is not an initialiser."""
-    initialisers = {tensor.name for tensor in model.graph.initializer}
-    inputs = [entry for entry in model.graph.input if entry.name not in initialisers]
+    inputs = inputs_of(model)
     if name is not None and name not in [entry.name for entry in inputs]:
         raise SplitError(f"no input named {name!r}: the model has {[i.name for i in inputs]}")
     if len(inputs) != 1:
@@ -75,8 +75,7 @@ def _modern(model: onnx.ModelProto) -> onnx.ModelProto:
             raise SplitError(
                 f"{node.op_type} {node.name!r} has a sub-graph: control flow is not split"
             )
-    opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
-    if opset < _MIN_OPSET:
+    if opset_of(model) < _MIN_OPSET:
         model = onnx.version_converter.convert_version(model, _TARGET_OPSET)
     return model
 
@@ -194,10 +193,10 @@ def _read(
         time_axis=axis,
         window=shapes[window_input][axis],
         outputs=[entry.name for entry in model.graph.output],
-        opset=next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx")),
+        opset=opset_of(model),
         imports=list(model.opset_import),
         ir_version=model.ir_version,
-        metadata={entry.key: entry.value for entry in model.metadata_props},
+        metadata=metadata_of(model),
     )
 
 
