@@ -173,7 +173,7 @@ def build(
     }
     given: dict[str, Any] = {
         "precision": precision,
-        "keep": tuple(keep) if keep else None,
+        "fp32_layers": tuple(keep) if keep else None,
         "method": method,
         "samples": samples,
         "profiles": tuple(profile) if profile else None,
@@ -217,6 +217,7 @@ def build(
 
 
 _FLAGS = {
+    "fp32_layers": "--keep",
     "profiles": "--profile",
     "workspace": "--memory-pool-limit",
     "level": "--builder-optimization-level",

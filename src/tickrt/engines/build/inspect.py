@@ -130,8 +130,8 @@ def _engines(bundle: Bundle, readable: bool, vouched: bool) -> list[Check]:
 
 def _opener(format_: str) -> EngineOpener:
     """What opens engines of that format: ONNX is every machine's, others are called by backend."""
-    found: EngineOpener = backends.opener(backends.DEFAULT if format_ == "onnx" else format_)
-    return found
+    opener: EngineOpener = backends.opener(backends.DEFAULT if format_ == "onnx" else format_)
+    return opener
 
 
 def _engine(what: str, format_: str, data: bytes) -> Check:

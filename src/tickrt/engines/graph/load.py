@@ -18,13 +18,13 @@ import numpy as np
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
+from tickrt.engines.graph.cells import GATES
 from tickrt.engines.graph.interface import ModelFacts, TensorInfo
 from tickrt.engines.graph.order import in_order, reads_of
 from tickrt.errors import ModelError
 
 __all__ = [
     "FLOATS",
-    "RECURRENT",
     "check_onnx",
     "element_types",
     "first_line",
@@ -37,13 +37,13 @@ __all__ = [
     "opset_of",
     "parameter_count",
     "parse_onnx",
+    "producers_of",
     "read_bytes",
     "shape_of",
     "sort_nodes",
     "tensor_infos",
 ]
 
-RECURRENT: Final = ("LSTM", "GRU", "RNN")
 FLOATS: Final = {
     TensorProto.FLOAT: "fp32",
     TensorProto.FLOAT16: "fp16",
@@ -165,16 +165,21 @@ def name_nodes(model: ModelProto) -> ModelProto:
     return copy
 
 
+def producers_of(model: ModelProto) -> dict[str, NodeProto]:
+    """The node that makes each tensor, by the tensor's name."""
+    return {name: node for node in model.graph.node for name in node.output}
+
+
 def sort_nodes(graph: GraphProto) -> None:
     """Bring nodes into the order of their dependencies, in place; stable.
 
     Raises:
         ModelError: the graph has a cycle, or a node reads a tensor that nobody makes.
     """
-    made = {""} | {v.name for v in graph.input} | {t.name for t in graph.initializer}
-    made.update(name for node in graph.node for name in node.output)
+    there = {""} | {v.name for v in graph.input} | {t.name for t in graph.initializer}
+    there.update(name for node in graph.node for name in node.output)
     for node in graph.node:
-        if missing := next((name for name in reads_of(node) if name not in made), ""):
+        if missing := next((name for name in reads_of(node) if name not in there), ""):
             raise ModelError(f"node {node.name!r} reads {missing!r}, which no node makes")
     done, cycle = in_order(graph.node, reads_of, lambda node: node.output)
     if cycle:
@@ -221,15 +226,15 @@ def parameter_count(model: ModelProto) -> int:
 
 def model_kind(model: ModelProto) -> str:
     """``recurrent``, ``attention``, ``convolution``, ``mlp`` or ``linear``, from its operators."""
-    made = {name: node for node in model.graph.node for name in node.output}
+    producers = producers_of(model)
     kinds = [node.op_type for node in model.graph.node]
-    if any(kind in RECURRENT for kind in kinds):
+    if any(kind in GATES for kind in kinds):
         return "recurrent"
     constants = {t.name for t in model.graph.initializer}
     for node in model.graph.node:
         # Attention is a product of two things that are both computed.
         if node.op_type == "MatMul" and not constants.intersection(node.input):
-            makers = [made[name].op_type for name in node.input if name in made]
+            makers = [producers[name].op_type for name in node.input if name in producers]
             if "Constant" not in makers and "DequantizeLinear" not in makers:
                 return "attention"
     if "Conv" in kinds:

@@ -311,7 +311,7 @@ def _parity_limit(graph: Graph) -> float:
 
 def _operators(a: Analysis, step: GraphBuilder) -> tuple[Operator, ...]:
     graph = a.graph
-    found: list[Operator] = []
+    operators: list[Operator] = []
     for node in graph.nodes:
         if all(graph.is_static(o) for o in node.outputs):
             continue
@@ -325,13 +325,13 @@ def _operators(a: Analysis, step: GraphBuilder) -> tuple[Operator, ...]:
         inputs = tuple(i for i in node.inputs if i and not graph.is_static(i))
         outputs = tuple(o for o in node.outputs if o)
         work = cost.macs_of(node, graph.shapes)
-        found.append(Operator(node.name, node.op, place, inputs, outputs, work, share))
-    return tuple(found)
+        operators.append(Operator(node.name, node.op, place, inputs, outputs, work, share))
+    return tuple(operators)
 
 
 def _states(a: Analysis, step: GraphBuilder) -> tuple[State, ...]:
     graph = a.graph
-    found: list[State] = []
+    states: list[State] = []
     entries: list[tuple[str, int, tuple[int, ...], bool]] = []
     for held in step.held.values():
         dims = list(graph.shapes[held.tensor])
@@ -346,12 +346,12 @@ def _states(a: Analysis, step: GraphBuilder) -> tuple[State, ...]:
         fixed = graph.shapes[graph.input][0]
         batch = open_axes[0] if open_axes else (0 if shape and shape[0] == fixed else -1)
         size = prod(abs(d) for d in shape) * DTYPE_SIZE[dtype]
-        found.append(State(name, shape, dtype_name(dtype), batch, recurrent, size))
-    return tuple(found)
+        states.append(State(name, shape, dtype_name(dtype), batch, recurrent, size))
+    return tuple(states)
 
 
 def _costs(graph: Graph, step: Built, pre: Built | None) -> tuple[OutputCost, ...]:
-    found = []
+    costs = []
     for output in graph.outputs:
         whole, _ = live(graph.nodes, [output])
         on, reads = live(step.nodes, [output])
@@ -359,7 +359,7 @@ def _costs(graph: Graph, step: Built, pre: Built | None) -> tuple[OutputCost, ..
         if pre is not None:
             needed = [n for s in pre.outputs if s in reads for n in live(pre.nodes, [s])[0]]
             off = cost.macs(list({id(n): n for n in needed}.values()), pre.shapes)
-        found.append(
+        costs.append(
             OutputCost(
                 output,
                 cost.macs(whole, graph.shapes),
@@ -367,7 +367,7 @@ def _costs(graph: Graph, step: Built, pre: Built | None) -> tuple[OutputCost, ..
                 off,
             )
         )
-    return tuple(found)
+    return tuple(costs)
 
 
 def _whole(model: onnx.ModelProto, input: str | None, stateful: bool) -> SplitResult:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from onnx import helper
 
+from tickrt.engines.graph.cells import GATES
 from tickrt.engines.split.graph import Array, Graph, Node, Shape
 
 __all__ = ["normalise", "unmerge"]
@@ -368,7 +369,7 @@ _REWRITES: dict[str, Callable[[Graph, Node], list[Node]]] = {
     **dict.fromkeys(("Conv", "MaxPool", "AveragePool"), _window_op),
     **dict.fromkeys(("GlobalAveragePool", "GlobalMaxPool"), _global_pool),
     **dict.fromkeys((f"Reduce{kind}" for kind in _REDUCTIONS), _reduction),
-    **dict.fromkeys(("LSTM", "GRU", "RNN"), _recurrent),
+    **dict.fromkeys(GATES, _recurrent),
     "Einsum": _einsum,
     "Gemm": _gemm,
     "Slice": _slice,

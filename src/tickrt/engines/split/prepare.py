@@ -14,6 +14,7 @@ import onnx.inliner
 import onnx.version_converter
 from onnx import helper, numpy_helper
 
+from tickrt.engines.graph.cells import GATES
 from tickrt.engines.graph.load import inputs_of, metadata_of, opset_of
 from tickrt.engines.split.canonicalize import normalise, unmerge
 from tickrt.engines.split.graph import Array, Graph, Node, Shape, in_order, probe
@@ -215,7 +216,7 @@ def _fold(graph: Graph) -> None:
                 source = source[slice(node.attrs.get("start", 0), node.attrs.get("end"))]
             node.attrs = {"dims": source, "scalar": node.op == "Size"}
             node.op, node.inputs = "BatchShape", []
-        if node.op in ("LSTM", "GRU", "RNN"):
+        if node.op in GATES:
             for index in (5, 6):
                 if _is_zero(graph, node.input(index)):
                     node.inputs[index] = ""

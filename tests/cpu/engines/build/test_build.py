@@ -208,7 +208,7 @@ def test_stored_scales_rebuild_without_rows(save: Any) -> None:
     for name, data in first.payloads.items():
         assert again.payloads[name] == data, name
     with pytest.raises(PrecisionError, match=r"no stored scale.*--calibrate"):
-        build(replace(rebuild_request(first.manifest, save("lstm")), keep=("softmax",)))
+        build(replace(rebuild_request(first.manifest, save("lstm")), fp32_layers=("softmax",)))
 
 
 def test_a_build_that_is_not_exact_fails(save: Any) -> None:
@@ -262,7 +262,7 @@ def test_sparse_weights_are_checked(tmp_path: Path) -> None:
     )
     assert build(request).manifest.builder.options["sparse"] is True
     with pytest.raises(BuildError, match="head"):
-        build(replace(request, keep=("softmax",)))
+        build(replace(request, fp32_layers=("softmax",)))
 
 
 def test_auto_backend_follows_the_machine(monkeypatch: pytest.MonkeyPatch, save: Any) -> None:
