@@ -122,9 +122,9 @@ class Backtest(LoopRun):
             TickrtError: what stopped it.
         """
         total = len(self.events)
-        ended = self.play(lambda: self._replay(self.events), total, progress)
+        ended = self._play(lambda: self._replay(self.events), total, progress)
         refused = self.venue.refused
-        report = self.report_of(
+        report = self._report_of(
             "backtest",
             ended,
             pace="max",

@@ -50,7 +50,6 @@ def demo(
     from tickrt.cli.output import REPORT_FILES, RunFolder, emit
     from tickrt.cli.progress import first_compile
     from tickrt.interrupts import check
-    from tickrt.report.report import write_report
 
     chosen = model or "seed_lstm"
     reports = [f"{part}/{name}" for part in ("run", "backtest") for name in REPORT_FILES]
@@ -64,13 +63,12 @@ def demo(
     note = first_compile("run").note
     count = f"{meta['events']:,} events"
     _step(2, f"running {count} through the loop, model {chosen}{note}", as_json)
-    ran = _run(data, chosen, as_json)
-    write_report(ran, out / "run")
+    ran = _run(data, chosen, out / "run", as_json)
     check()
     note = first_compile("backtest").note
     _step(3, f"backtesting against the simulated exchange{note}", as_json)
-    tested = _backtest(data, chosen, as_json)
-    write_report(tested, out / "backtest")
+    tested = _backtest(data, chosen, out / "backtest", as_json)
+    check()
     wall_s = time.perf_counter() - started
     summary = _summary(meta, ran, tested, wall_s, out)
     emit(summary, as_json, show=lambda: _print(ran, tested, wall_s, out))
@@ -87,9 +85,10 @@ def _config(data: Path, model: str) -> SessionConfig:
     return session_config(SessionOptions(data=[data], model=model))
 
 
-def _run(data: Path, model: str, quiet: bool) -> Report:
+def _run(data: Path, model: str, out: Path, quiet: bool) -> Report:
     from tickrt.cli.progress import bar, first_compile, working
     from tickrt.interrupts import deferred
+    from tickrt.report.report import write_report
 
     compiling = first_compile("run")
     with working(f"loading{compiling.note}", quiet, compiling.about_s):
@@ -97,13 +96,17 @@ def _run(data: Path, model: str, quiet: bool) -> Report:
 
         session = Session(_config(data, model), keep_records=False)
     compiling.done(session.compile_s)
-    with session, deferred(), bar("events", quiet) as report:
-        return session.run(progress=report)
+    with session, deferred():  # a signal ends the loop; then its report is written
+        with bar("events", quiet) as report:
+            result = session.run(progress=report)
+        write_report(result, out)
+    return result
 
 
-def _backtest(data: Path, model: str, quiet: bool) -> Report:
+def _backtest(data: Path, model: str, out: Path, quiet: bool) -> Report:
     from tickrt.cli.progress import bar, first_compile, working
     from tickrt.interrupts import deferred
+    from tickrt.report.report import write_report
 
     compiling = first_compile("backtest")
     with working(f"loading{compiling.note}", quiet, compiling.about_s):
@@ -111,8 +114,11 @@ def _backtest(data: Path, model: str, quiet: bool) -> Report:
 
         test = Backtest(_config(data, model))
     compiling.done(test.compile_s)
-    with test, deferred(), bar("backtest", quiet) as report:
-        return test.run(report)
+    with test, deferred():
+        with bar("backtest", quiet) as report:
+            result = test.run(report)
+        write_report(result, out)
+    return result
 
 
 def _summary(

@@ -102,7 +102,7 @@ def run_to_end(
     Args:
         body: calls the loop; returns its code. It must not hold the GIL for long.
         stop: int64[2]; [1] not 0 makes the loop end (`Loop.stop`).
-        progress: called every 50 ms from this thread.
+        progress: called every 50 ms, and once at the end, from this thread.
         pin_cpu: core of the hot thread.
         companions: started before it, finished after it, in this order.
 
@@ -125,14 +125,16 @@ def run_to_end(
         started = _start([*companions, _Starter(hot.thread)], failed)
         if failed:
             stop[1] = 1
-        while hot.thread.is_alive():
+        alive = True
+        while alive:
             try:
                 hot.thread.join(_POLL_S)
+                alive = hot.thread.is_alive()
                 if progress is not None:
                     progress()
             except BaseException as error:  # the thread must end before this is raised
                 failed.append(error)
-                stop[1], progress = 1, None
+                stop[1], progress, alive = 1, None, hot.thread.is_alive()
         for companion in started:
             try:
                 companion.finish()

@@ -54,7 +54,7 @@ class LoopRun:
         self.assembly = assemble(config, self.markets, feed, gateway)
         self.recorder = Recorder(self.assembly.records, len(self.assembly.slots), keep=keep_records)
 
-    def play(
+    def _play(
         self,
         body: Callable[[], int],
         total: int,
@@ -80,11 +80,11 @@ class LoopRun:
         )
         problem = self.assembly.gateway.error()
         if ended.code < 0 and problem:
-            raise EngineError(f"{self.where()}: {problem}")
-        raise_code(ended.code, self.where())
+            raise EngineError(f"{self._where()}: {problem}")
+        raise_code(ended.code, self._where())
         return ended
 
-    def where(self) -> str:
+    def _where(self) -> str:
         """The event at which the loop stopped, for a message."""
         names = ", ".join(str(path) for path in self.config.data)
         return f"{names}: event {counter(self.assembly, 'error_event')}"
@@ -123,7 +123,7 @@ class LoopRun:
         latency = latency_of(self.assembly, rate)
         return Tables(self.records, self.assembly.slots, self.markets, latency, rate)
 
-    def report_of(
+    def _report_of(
         self,
         kind: Literal["run", "backtest"],
         ended: Ended,

@@ -105,13 +105,13 @@ class Session(LoopRun):
             TickrtError: what stopped the loop, with the file and the event.
         """
         loop = self.assembly.loop
-        ended = self.play(
+        ended = self._play(
             lambda: int(run(self.feed, loop, self._pace())),
             self._total,
             progress,
             self._companions,
         )
-        return self.report_of(
+        return self._report_of(
             "run",
             ended,
             pace=pace_text(self.config.pace),

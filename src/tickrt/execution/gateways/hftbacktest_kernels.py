@@ -32,7 +32,7 @@ from tickrt.compile.intrinsics import (
     store_release,
 )
 from tickrt.compile.jit import kernel_internal
-from tickrt.execution.gateways.kernels import publish_report
+from tickrt.execution.gateways.kernels import SLOTS, free_slot, publish_report
 from tickrt.memory.records import INTENT_DTYPE, REPORT_DTYPE
 from tickrt.memory.ring import FeedView, Ring
 
@@ -41,7 +41,6 @@ from tickrt.memory.ring import FeedView, Ring
 ELAPSE, NOW, BUY_ORDER, SELL_ORDER, CANCEL_ORDER, ORDERS, CLEAR_INACTIVE = range(7)
 CALLS_USED = (ELAPSE, NOW, BUY_ORDER, SELL_ORDER, CANCEL_ORDER, ORDERS, CLEAR_INACTIVE)
 TIME, ENDED, VENUE_ERROR, REFUSED = 0, 1, 2, 3  # columns of VenueState.times
-SLOTS = 64  # live orders of a strategy
 
 # hftbacktest.order: places in its order record, its status and time-in-force numbers.
 O_LEAVES, O_EXEC_TICK, O_FLAGS = 8, 24, 88
@@ -218,17 +217,6 @@ def shares_no_order(v, p):
         if v.symbol[other] == v.symbol[p] and v.live[other] != 0:
             return False
     return True
-
-
-@kernel_internal
-def free_slot(v, p):
-    """A slot without an order, the longest unused first; −1 when all are taken."""
-    for i in range(SLOTS):
-        c = (v.cursor[p] + i) % SLOTS
-        if v.order_id[p, c] == 0:
-            v.cursor[p] = (c + 1) % SLOTS
-            return c
-    return -1
 
 
 @kernel_internal

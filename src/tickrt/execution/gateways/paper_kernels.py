@@ -29,13 +29,12 @@ from tickrt.compile.codes import (
 )
 from tickrt.compile.intrinsics import load_acquire, load_i64, store_release
 from tickrt.compile.jit import kernel_internal
-from tickrt.execution.gateways.kernels import publish_report
+from tickrt.execution.gateways.kernels import SLOTS, free_slot, publish_report
 from tickrt.market.book import Book, new_book
 from tickrt.market.kernels import best, top_levels
 from tickrt.memory.records import EVENT_DTYPE, INTENT_DTYPE, REPORT_DTYPE
 from tickrt.memory.ring import FeedView, Ring
 
-SLOTS = 64  # resting orders of a strategy
 LEVELS = 64  # book levels that one order may walk
 
 
@@ -143,17 +142,6 @@ def take_levels(g, p, intent, s, ts_ns):
             answer(g, p, order_id, PARTIAL_FILL, px, lots, 0, ts_ns)
             leaves -= lots
     return leaves
-
-
-@kernel_internal
-def free_slot(g, p):
-    """A slot without an order, the longest unused first; −1 when all are taken."""
-    for i in range(SLOTS):
-        c = (g.cursor[p] + i) % SLOTS
-        if g.order_id[p, c] == 0:
-            g.cursor[p] = (c + 1) % SLOTS
-            return c
-    return -1
 
 
 @kernel_internal
