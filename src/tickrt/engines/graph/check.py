@@ -29,8 +29,9 @@ from tickrt.engines.graph.load import (
 )
 from tickrt.errors import FeatureMismatchError, ModelError
 
-__all__ = ["LoopModel", "SpecLike", "check_spec", "loop_model", "read_model"]
+__all__ = ["ONNX", "LoopModel", "SpecLike", "check_spec", "loop_model", "read_model"]
 
+ONNX = "onnx"  # the format that every machine can run
 _OUTPUTS = ("down", "flat", "up")
 _MIN_OPSET = 13
 
@@ -50,7 +51,8 @@ class SpecLike(Protocol):
 
 @dataclass(frozen=True)
 class LoopModel:
-    """A checked ONNX model and its interface."""
+    """A checked model and its interface; `format` is that of its engines: ``onnx``, or that of the
+    backend which built them."""
 
     name: str  # the file's, for messages
     content: bytes  # the serialised model
@@ -61,6 +63,7 @@ class LoopModel:
     width: int  # F
     n_outputs: int
     metadata: dict[str, str]
+    format: str = ONNX
 
 
 def _float32(path: str, what: str, value: onnx.ValueInfoProto) -> None:
