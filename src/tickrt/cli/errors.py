@@ -46,7 +46,10 @@ def _outcome(call: Callable[[], object]) -> int:
         return 2
     except OSError as error:
         if error.filename is None:
-            raise
+            if error.errno is None:
+                raise
+            _say(error.strerror or str(error))  # no space left, an I/O error: no name is known
+            return 2
         _say(f"{error.filename}: {error.strerror or error}")
         return 2
     return 0

@@ -240,8 +240,10 @@ def parse_pace(text: str) -> float:
         speed = float(text.removesuffix("x"))
     except ValueError:
         speed = -1.0
-    if not 0 < speed < 1e6:
-        raise ConfigError(f"expected max, realtime or a speed such as 10x, got {text!r}")
+    if not 1e-3 <= speed < 1e6:  # slower, and a clock of 64 bits runs over
+        raise ConfigError(
+            f"expected max, realtime or a speed of 0.001x … 1000000x, such as 10x, got {text!r}"
+        )
     return speed
 
 

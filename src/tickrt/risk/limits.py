@@ -35,6 +35,7 @@ __all__ = [
 ]
 
 MAX_SYMBOLS = 128
+LARGEST = 1 << 53  # up to here a float64 holds every whole number
 LIMITS_WIDTH = 16
 RECENT = 16  # orders that the duplicate check remembers
 MAX_MESSAGES = 1024  # largest `max_messages`
@@ -104,6 +105,8 @@ class RiskLimits:
             value = getattr(self, name)
             if not value > 0:
                 raise ConfigError(f"RiskLimits.{name}: expected more than 0, got {value!r}")
+            if isinstance(value, int) and value > LARGEST:
+                raise ConfigError(f"RiskLimits.{name}: expected at most {LARGEST:,}, got {value!r}")
         if not 0 <= self.min_signal <= 1:
             raise ConfigError(f"RiskLimits.min_signal: expected 0…1, got {self.min_signal!r}")
         if not self.duplicate_ns >= 0:

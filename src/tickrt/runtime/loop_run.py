@@ -93,7 +93,7 @@ class LoopRun:
         """Every record of a kind (`codes.RECORD_*`), in order, as its dtype in `memory.records`.
 
         Raises:
-            ValueError: they were not kept.
+            ConfigError: they were not kept, or the session is closed.
         """
         return self.recorder.records(kind)
 

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tickrt.compile import codes
+from tickrt.errors import ConfigError
 from tickrt.memory.records import DTYPES, FILL_DTYPE, RECORD_DTYPE, SIGNAL_DTYPE, of_kind
 from tickrt.memory.ring import Ring
 from tickrt.runtime.recorder_kernels import HELD, SEEN, STRIDE, drain
@@ -80,6 +81,7 @@ class Recorder:
         self._views = (view.view(SIGNAL_DTYPE), view.view(FILL_DTYPE))
         self._out = np.zeros(_AT_ONCE, RECORD_DTYPE)
         self.error: BaseException | None = None
+        self._closed = False
         self._drain()  # compile, or load from the cache
 
     def start(self) -> None:
@@ -148,10 +150,12 @@ class Recorder:
         """Every record of a kind (`codes.RECORD_*`), in order; needs `keep`, after `finish`.
 
         Raises:
-            ValueError: the records were not kept.
+            ConfigError: the records were not kept, or are gone.
         """
+        if self._closed:
+            raise ConfigError("the session is closed: ask for its records and tables before")
         if self._file is None:
-            raise ValueError("the records of this run were not kept: set keep_records")
+            raise ConfigError("the records of this run were not kept: set keep_records=True")
         self._file.flush()
         self._file.seek(0)
         parts = [np.zeros(0, DTYPES[kind])]
@@ -162,6 +166,7 @@ class Recorder:
 
     def close(self) -> None:
         """Drop what was kept."""
+        self._closed = True
         if self._file is not None:
             self._file.close()
             self._file = None

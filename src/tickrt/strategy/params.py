@@ -19,6 +19,7 @@ from tickrt.errors import ConfigError
 __all__ = ["PARAMS_WIDTH", "FallbackParams", "MakerParams", "Params", "TakerParams"]
 
 PARAMS_WIDTH = 16
+LARGEST = 1 << 53  # up to here a float64 holds every whole number
 FALLBACK_AT = 12  # where the fallback's numbers start in a row
 
 
@@ -34,6 +35,7 @@ def _finite(params: Any) -> None:
         where = f"{type(params).__name__}.{field.name}"
         number = isinstance(value, int | float) and not isinstance(value, bool)
         _require(number and math.isfinite(value), where, "a finite number", value)
+        _require(abs(value) <= LARGEST, where, f"at most {LARGEST:,}", value)
 
 
 @dataclass(frozen=True)

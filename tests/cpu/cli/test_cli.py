@@ -277,3 +277,12 @@ def test_the_errors_that_pydantic_finds_become_ours() -> None:
 
     with pytest.raises(ConfigError, match="threads"), validated():
         SessionConfig(data=(Path("x"),), threads=0)
+
+
+@pytest.mark.parametrize("pace", ["1e-12x", "1e-300x", "0x", "1e9x", "nanx", "walk"])
+def test_a_pace_that_no_clock_can_keep_is_refused(
+    tickrt: Callable[..., Result], session: Path, tmp_path: Path, pace: str
+) -> None:
+    done = tickrt("run", "--data", str(session), "--pace", pace, "--out", str(tmp_path / "out"))
+    assert done.code == 2
+    assert "--pace" in done.err

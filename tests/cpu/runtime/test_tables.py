@@ -12,6 +12,7 @@ from helpers.sessions import BTC, config, market_file, settings
 from tickrt.backtest.latency import InferenceLatency
 from tickrt.backtest.run import Backtest
 from tickrt.config import SessionConfig
+from tickrt.errors import ConfigError
 from tickrt.risk.limits import RiskLimits
 from tickrt.runtime.session import Session
 from tickrt.strategy.params import MakerParams
@@ -75,3 +76,17 @@ def test_prices_are_in_the_instruments_units(made: SessionConfig) -> None:
     np.testing.assert_allclose(fills["position"].to_numpy(), records["position"] * BTC.lot_size)
     assert fills["time"].to_numpy()[0] == records["ts_ns"][0].astype("datetime64[ns]")
     assert np.all(np.abs(fills["mid"].to_numpy() / fills["px"].to_numpy() - 1) < 0.01)
+
+
+def test_what_is_gone_or_was_not_kept_says_so(made: SessionConfig) -> None:
+    with Session(made, keep_records=False) as session:
+        session.run()
+        with pytest.raises(ConfigError, match="keep_records=True"):
+            _ = session.tables.fills
+        with pytest.raises(ConfigError, match="plays its files once"):
+            session.run()
+    with Session(made) as session:
+        session.run()
+        tables = session.tables
+    with pytest.raises(ConfigError, match="the session is closed"):
+        _ = tables.fills

@@ -85,3 +85,11 @@ def test_no_strategy_is_an_error() -> None:
         new_strategies([])
     with pytest.raises(ConfigError, match="indices from 0"):
         new_strategies([StrategyConfig(LINEAR, symbol=-1)])
+
+
+@pytest.mark.parametrize("huge", [(1 << 53) + 1, 1 << 63, 10**20])
+def test_numbers_that_a_kernel_cannot_hold_are_refused(huge: int) -> None:
+    with pytest.raises(ConfigError, match="at most 9,007,199,254,740,992"):
+        TakerParams(qty_lots=huge, max_position_lots=huge)
+    with pytest.raises(ConfigError, match="max_order_lots: expected at most"):
+        RiskLimits(max_order_lots=huge)
