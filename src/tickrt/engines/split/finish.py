@@ -11,7 +11,7 @@ from onnx import helper
 
 from tickrt.engines.graph.load import check_onnx
 from tickrt.engines.split.graph import Array, Graph, Node, Shape, build_model, live, probe
-from tickrt.engines.split.simplify import tidy
+from tickrt.engines.split.simplify import simplify
 from tickrt.errors import SplitError
 
 __all__ = ["Built", "Port", "finish"]
@@ -44,7 +44,7 @@ def finish(
     outputs: list[Port],
     answers: dict[str, str],
 ) -> Built:
-    """Name the outputs, tidy, and build.
+    """Name the outputs, simplify, and build.
 
     Args:
         answers: output name → the emitted tensor that it is.
@@ -59,7 +59,7 @@ def finish(
     draft = build_model(graph, name, nodes, constants, list(inputs), list(outputs))
     shapes = _shapes(draft, inputs)
     shapes.update({key: tuple(value.shape) for key, value in constants.items()})
-    nodes = tidy(nodes, shapes, constants, names)
+    nodes = simplify(nodes, shapes, constants, names)
     shapes.update({key: tuple(value.shape) for key, value in constants.items()})
     model = build_model(graph, name, nodes, constants, list(inputs), list(outputs))
     check_onnx(model, f"the {name} graph", "a rule of the split is wrong", SplitError)

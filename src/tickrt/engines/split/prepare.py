@@ -1,7 +1,7 @@
 """From an ONNX model to a `Graph`: shapes found, constants folded, operators in one spelling.
 
 Entry point: `prepare`. Whatever depends on no input is folded; what depends on the batch size alone
-is marked; the rest is spelled by `spelling`.
+is marked; the rest is spelled by `canonicalize`.
 
 Known limits: opset 13 or newer after conversion, one window input, no control flow.
 """
@@ -16,7 +16,7 @@ from onnx import helper, numpy_helper
 
 from tickrt.engines.graph.cells import GATES
 from tickrt.engines.graph.load import inputs_of, metadata_of, opset_of
-from tickrt.engines.split.canonicalize import normalise, unmerge
+from tickrt.engines.split.canonicalize import canonicalize, unmerge
 from tickrt.engines.split.graph import Array, Graph, Node, Shape, in_order, probe
 from tickrt.errors import SplitError
 
@@ -49,7 +49,7 @@ def prepare(
     shape, axis = _input_shape(info, time_axis, window)
     values, shapes = _measure(model, info, shape)
     graph = _read(model, info.name, axis, values, shapes)
-    for step in (_fold, normalise, _drop_aliases, unmerge):
+    for step in (_fold, canonicalize, _drop_aliases, unmerge):
         step(graph)
     return graph
 
