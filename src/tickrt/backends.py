@@ -131,8 +131,8 @@ def find(name: str) -> Any:
 
 
 def _function(name: str, function: str) -> Callable[..., Any] | None:
-    found: Callable[..., Any] | None = getattr(find(name), function, None)
-    return found
+    offered: Callable[..., Any] | None = getattr(find(name), function, None)
+    return offered
 
 
 def probe(name: str, targets: tuple[str, ...] = ()) -> Probe:
@@ -145,10 +145,10 @@ def probe(name: str, targets: tuple[str, ...] = ()) -> Probe:
         ConfigError: there is no such backend.
     """
     asked = _function(name, "probe")
-    found: Probe = asked(targets) if asked else Probe()
-    runs = found.runs if _function(name, "load") else found.runs or "it only builds"
-    builds = found.builds if _function(name, "builder") else found.builds or "it only runs models"
-    return Probe(runs, builds, found.needs_model)
+    answer: Probe = asked(targets) if asked else Probe()
+    runs = answer.runs if _function(name, "load") else answer.runs or "it only builds"
+    builds = answer.builds if _function(name, "builder") else answer.builds or "it only runs models"
+    return Probe(runs, builds, answer.needs_model)
 
 
 def load(name: str, source: Any, ring: Any, settings: Any) -> Any:
@@ -177,10 +177,10 @@ def builder(name: str, targets: tuple[str, ...] = ()) -> Any:
         ConfigError: there is no such backend, or the targets are out of place.
         BuildError: it builds nothing, or what it needs is not installed.
     """
-    made = _function(name, "builder")
-    if made is None:
+    maker = _function(name, "builder")
+    if maker is None:
         raise BuildError(f"--backend {name}: it builds nothing, it only runs models")
-    return made(targets)
+    return maker(targets)
 
 
 def opener(name: str) -> Any:
@@ -190,7 +190,7 @@ def opener(name: str) -> Any:
         ConfigError: there is no such backend.
         BuildError: it builds nothing, or what it needs is not installed.
     """
-    made = _function(name, "opener")
-    if made is None:
+    maker = _function(name, "opener")
+    if maker is None:
         raise BuildError(f"backend {name}: it builds nothing that could be opened")
-    return made()
+    return maker()

@@ -1,10 +1,11 @@
-"""Files and folders that are there whole or not at all, whatever happens while they are written.
+"""Files and folders that are there whole or not at all, and the one reader of TOML.
 
 Entry points: `replacing` (a file, as an open one), `write_file` (a file, from bytes), `new_folder`,
-`sync_folder`. Each writes beside the target, flushes to the disk, renames, and flushes the folder.
+`sync_folder`; `read_toml`. What writes does so beside the target, flushes to the disk, renames, and
+flushes the folder.
 
-Invariants: a reader sees the old content or the new, never a part; what is left over from a crash
-is hidden (`.tmp-…`) and harmless.
+Invariants: whatever happens while it is written, a reader sees the old content or the new, never a
+part; what is left over from a crash is hidden (`.tmp-…`) and harmless.
 """
 
 from __future__ import annotations
@@ -13,11 +14,14 @@ import contextlib
 import os
 import secrets
 import shutil
+import tomllib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-__all__ = ["TEMPORARY", "new_folder", "replacing", "sync_folder", "write_file"]
+from tickrt.errors import TickrtError
+
+__all__ = ["TEMPORARY", "new_folder", "read_toml", "replacing", "sync_folder", "write_file"]
 
 TEMPORARY = ".tmp-"
 
@@ -100,3 +104,28 @@ def new_folder(path: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     sync_folder(path.parent)
+
+
+def read_toml(path: Path, refusal: type[TickrtError]) -> dict[str, Any]:
+    """A TOML file as plain data.
+
+    Args:
+        refusal: what to raise.
+
+    Raises:
+        TickrtError: a `refusal` that names the file and, where it can be read but is not TOML, the
+            line: ``session.toml: not a TOML file: Invalid value (at line 3, column 8)``.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise refusal(f"{path}: cannot read it: {error.strerror or error}") from error
+    try:
+        return tomllib.loads(data.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise refusal(f"{path}: not a TOML file: not UTF-8 (at line {line})") from error
+    except tomllib.TOMLDecodeError as error:
+        raise refusal(f"{path}: not a TOML file: {error}") from error
+    except RecursionError as error:
+        raise refusal(f"{path}: not a TOML file: its values are nested too deeply") from error

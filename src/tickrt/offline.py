@@ -22,7 +22,7 @@ from tickrt.engines.bundle import crypto
 from tickrt.engines.bundle import format as _format
 from tickrt.engines.bundle.format import Bundle
 from tickrt.engines.bundle.manifest import Manifest
-from tickrt.engines.graph.load import load_onnx, model_info
+from tickrt.engines.graph.load import load_onnx, model_facts
 from tickrt.engines.split.build import SplitResult
 from tickrt.engines.split.build import split as _split
 from tickrt.errors import FeatureMismatchError
@@ -120,7 +120,7 @@ def build(
 def _check_rows(request: BuildRequest, rows: Features) -> None:
     """Refuse rows of another spec than the model was trained on."""
     graph, sha256, _ = load_onnx(request.model, request.content)
-    trained_on = model_info(graph, sha256, request.model.stem).feature_hash
+    trained_on = model_facts(graph, sha256, request.model.stem).feature_hash
     if trained_on is not None and trained_on != rows.spec.hash:
         raise FeatureMismatchError(
             f"{request.model}: trained on feature hash {trained_on[:12]}, the rows are of spec "

@@ -15,16 +15,20 @@ import pytest
 
 from helpers import toy_backend
 from helpers.engine_zoo import ZOO
-from helpers.sessions import config, market_file
+from helpers.sessions import config, market_file, settings, tiny_model
 from tickrt import backends
 from tickrt.cli import main
-from tickrt.config import load_config
+from tickrt.config import SessionConfig, load_config
 from tickrt.engines.build.inspect import describe, verify
 from tickrt.engines.build.portable import OnnxBuilder
 from tickrt.engines.bundle.format import open_bundle
 from tickrt.engines.bundle.toolchain import EngineOrder, MadeEngine, Phase
 from tickrt.engines.graph.interface import Run
-from tickrt.errors import BuildError, ConfigError
+from tickrt.errors import BuildError, ConfigError, IncompatibleError
+from tickrt.feature.spec import load_spec
+from tickrt.runtime.backends.handle import RowRing
+from tickrt.runtime.backends.onnxruntime.whole import OrtEngine
+from tickrt.runtime.model_source import Source
 from tickrt.runtime.session import Session
 
 LEVEL = ("--builder-optimization-level", "3")
@@ -77,14 +81,19 @@ def test_a_session_runs_on_a_registered_one(where: object, tmp_path: Path) -> No
     assert signals["p_up"].tolist() == pytest.approx([0.7] * len(signals))
 
 
+def install(name: str, where: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A distribution with a backend, as an installer leaves it."""
+    facts = folder / f"{name}-1.0.dist-info"
+    facts.mkdir()
+    (facts / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (facts / "entry_points.txt").write_text(f"[tickrt.backends]\n{name} = {where}\n")
+    monkeypatch.syspath_prepend(str(folder))
+
+
 def test_an_installed_one_is_found_by_its_entry_point(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    facts = tmp_path / "up-1.0.dist-info"
-    facts.mkdir()
-    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: up\nVersion: 1.0\n")
-    (facts / "entry_points.txt").write_text("[tickrt.backends]\nup = helpers.toy_backend\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
+    install("up", "helpers.toy_backend", tmp_path, monkeypatch)
     assert backends.names() == [*BUILT_IN, "up"]
     assert backends.find("up") is toy_backend
 
@@ -155,6 +164,36 @@ class ToyBuilder(OnnxBuilder):
 
     def runner(self, data: bytes) -> Run:
         return super().runner(data[1:])
+
+
+def load_toy(source: Source, ring: RowRing, settings: SessionConfig) -> OrtEngine:
+    """What `ToyBuilder` built, in the loop."""
+    assert source.model.format == "toy"
+    return OrtEngine(replace(source.model, content=source.model.content[1:]), ring)
+
+
+def test_a_bundle_of_a_format_of_its_own_runs_in_the_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install("toy", "helpers.nowhere", tmp_path, monkeypatch)
+    parts = {"builder": lambda targets: ToyBuilder(), "opener": ToyBuilder, "load": load_toy}
+    backends.register("toy", SimpleNamespace(**parts))
+    model, out = tmp_path / "tiny.onnx", tmp_path / "tiny.bundle"
+    data = market_file(tmp_path / "m.npz", 60)
+    one = settings(tmp_path, model=str(model))
+    tiny_model(load_spec(str(one.spec)), model)
+    assert main(["build", str(model), "-o", str(out), "--backend", "toy", "--no-split"]) == 0
+    bundled = settings(tmp_path, model=str(out))
+    signals = []
+    for chosen, backend in ((one, "onnxruntime"), (bundled, "toy")):
+        session = config(tmp_path, data, chosen, backend=backend, split=False, allow_unsigned=True)
+        with Session(session) as running:
+            running.run()
+            signals.append(running.signals()["p_up"].tolist())
+    assert signals[0] == signals[1]
+    assert len(signals[0]) > 0
+    with pytest.raises(IncompatibleError, match=r"built by the backend 'toy': run it with .*toy"):
+        Session(config(tmp_path, data, bundled, allow_unsigned=True))
 
 
 def test_a_registered_one_builds_and_its_bundle_is_opened_by_it(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Files and folders that are there whole or not at all."""
+"""Files and folders that are there whole or not at all; TOML files."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tickrt.files import new_folder, replacing, write_file
+from tickrt.errors import ConfigError, SpecError
+from tickrt.files import new_folder, read_toml, replacing, write_file
 
 
 def test_a_file_is_replaced_at_the_end_of_the_block(tmp_path: Path) -> None:
@@ -66,3 +67,27 @@ def test_a_folder_that_was_not_finished_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="half"), new_folder(tmp_path / "folder"):
         raise ValueError("half")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"a = 1\nb = = 2\n", r"not a TOML file: .*\(at line 2, column 5\)"),
+        (b"a = [1,\n", "not a TOML file: .*end of document"),
+        (b"a = 1\n# \xff\n", r"not a TOML file: not UTF-8 \(at line 2\)"),
+        (b"a = " + b"[" * 100_000, "not a TOML file: .*nested too deeply"),
+    ],
+)
+def test_what_is_no_toml_is_refused_with_its_place(
+    content: bytes, says: str, tmp_path: Path
+) -> None:
+    (tmp_path / "a.toml").write_bytes(content)
+    with pytest.raises(SpecError, match=rf"a\.toml: {says}"):
+        read_toml(tmp_path / "a.toml", SpecError)
+
+
+def test_toml_is_read_as_plain_data(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_bytes(b'a = 1\r\n[b]\r\nc = [true, "\xc3\xa9"]\r\n')
+    assert read_toml(tmp_path / "a.toml", ConfigError) == {"a": 1, "b": {"c": [True, "é"]}}
+    with pytest.raises(ConfigError, match=r"a\.toml/b: cannot read it: Not a directory"):
+        read_toml(tmp_path / "a.toml" / "b", ConfigError)

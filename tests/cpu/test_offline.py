@@ -42,14 +42,14 @@ def test_rows_calibrate_and_are_named(model: Path, tmp_path: Path) -> None:
     spec = tiny_spec(tmp_path)
     rows = tr.features(market_file(tmp_path / "a.npz", 90), spec)
     options = {"precision": "int8", "backend": "onnxruntime"}
-    request = tr.BuildRequest(model, tolerance=0.5, keep=())
+    request = tr.BuildRequest(model, tolerance=0.5, fp32_layers=())
     by_features = tr.build(request, tmp_path / "1.bundle", rows=rows, **options)
     by_array = tr.build(request, tmp_path / "2.bundle", rows=rows.rows, **options)
     assert by_features.precision == by_array.precision == "int8"
     assert by_features.parity.data == "BTCUSDT, 90 rows"
     assert by_features.parity.max_abs == by_array.parity.max_abs
     assert by_features.parity.max_abs > 1e-6  # it was quantised
-    strict = tr.BuildRequest(model, tolerance=1e-9, keep=())
+    strict = tr.BuildRequest(model, tolerance=1e-9, fp32_layers=())
     with pytest.raises(BuildError, match="parity failed"):
         tr.build(strict, tmp_path / "3.bundle", rows=rows, **options)
     assert not (tmp_path / "3.bundle").exists()

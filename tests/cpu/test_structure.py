@@ -6,6 +6,7 @@ The rules are those of docs/architecture.md; a change of a table here is a chang
 from __future__ import annotations
 
 import ast
+import fnmatch
 import importlib
 import pkgutil
 import subprocess
@@ -193,6 +194,16 @@ def test_the_environment_is_read_in_one_place() -> None:
     assert readers == {"environment.py"}
 
 
+def test_toml_is_read_in_one_place() -> None:
+    readers = {
+        name_of(path)
+        for path in sources("src")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Import) and "tomllib" in [alias.name for alias in node.names]
+    }
+    assert readers == {"files.py"}
+
+
 def test_no_test_module_imports_another() -> None:
     wrong = []
     for path in sources("tests"):
@@ -201,6 +212,21 @@ def test_no_test_module_imports_another() -> None:
             if module.split(".")[-1].startswith("test_"):
                 wrong.append(f"{path.relative_to(ROOT)} imports {module}")
     assert not wrong
+
+
+def test_every_test_is_collected(pytestconfig: pytest.Config) -> None:
+    """No folder that pytest passes over, and no two files of one name."""
+    tests = [path for path in sources("tests") if path.name.startswith("test_")]
+    passed_over = [
+        f"{path.relative_to(ROOT)}: norecursedirs has {pattern!r}"
+        for path in tests
+        for part in path.relative_to(ROOT).parts[:-1]
+        for pattern in pytestconfig.getini("norecursedirs")
+        if fnmatch.fnmatch(part, pattern)
+    ]
+    assert not passed_over
+    names = [path.name for path in tests]
+    assert not {name for name in names if names.count(name) > 1}
 
 
 def test_functions_have_few_parameters() -> None:

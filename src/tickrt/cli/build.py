@@ -173,7 +173,7 @@ def build(
     }
     given: dict[str, Any] = {
         "precision": precision,
-        "keep": tuple(keep) if keep else None,
+        "fp32_layers": tuple(keep) if keep else None,
         "method": method,
         "samples": samples,
         "profiles": tuple(profile) if profile else None,
@@ -217,6 +217,7 @@ def build(
 
 
 _FLAGS = {
+    "fp32_layers": "--keep",
     "profiles": "--profile",
     "workspace": "--memory-pool-limit",
     "level": "--builder-optimization-level",
@@ -280,13 +281,13 @@ def _run(
     from tickrt.cli.rows import find_spec, load_rows
     from tickrt.engines.build.build import build as build_bundle
     from tickrt.engines.build.build import write_built
-    from tickrt.engines.graph.load import load_onnx, model_info
+    from tickrt.engines.graph.load import load_onnx, model_facts
 
     sealed, signer = keys.load_encrypt(encrypt), keys.load_sign(sign)
     rows, said = None, ""
     if calibrate is not None:
         onnx_model, sha256, _ = load_onnx(request.model, request.content)
-        info = model_info(onnx_model, sha256, request.model.stem)
+        info = model_facts(onnx_model, sha256, request.model.stem)
         found = find_spec(spec, info.feature_hash, str(request.model))
         with working(f"rows of {calibrate.name}", as_json):
             rows, said = load_rows(calibrate, found), calibrate.name

@@ -5,7 +5,6 @@ Entry point: `load_config(path)`.
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from pydantic import ValidationError
 from tickrt.config.checks import problems
 from tickrt.config.session import SessionConfig
 from tickrt.errors import ConfigError
+from tickrt.files import read_toml
 
 __all__ = ["load_config"]
 
@@ -31,12 +31,7 @@ def load_config(path: str | Path) -> SessionConfig:
             file and the path in it: ``session.toml: $.threads: expected at least 1, got 0``.
     """
     path = Path(path)
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot read it: {error.strerror or error}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not a TOML file: {error}") from None
+    document = read_toml(path, ConfigError)
     _anchor(document, path.parent)
     try:
         return SessionConfig.model_validate(document)

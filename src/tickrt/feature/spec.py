@@ -44,7 +44,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -53,6 +52,7 @@ from pathlib import Path
 from typing import Any
 
 from tickrt.errors import SpecError
+from tickrt.files import read_toml
 
 __all__ = ["COLUMN_KINDS", "Column", "FeatureSpec", "load_spec", "parse_spec", "shipped_specs"]
 
@@ -213,10 +213,7 @@ def load_spec(name_or_path: str | Path) -> FeatureSpec:
                 f"shipped: {', '.join(shipped_specs())}"
             )
         path = Path(str(shipped))
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SpecError(f"{path}: not a TOML file: {error}") from error
+    document = read_toml(path, SpecError)
     try:
         return parse_spec(document, path)
     except SpecError as error:

@@ -23,6 +23,7 @@ class Source:
 
     Attributes:
         model: its checked interface.
+        path: its file.
         identity: digest of what runs: the ONNX file's, or the bundle's.
         spec: the feature spec that lies with it, or None.
         built: True for a bundle: it runs as it was built, split or whole.
@@ -30,6 +31,7 @@ class Source:
     """
 
     model: LoopModel
+    path: Path
     identity: str
     spec: Path | None = None
     built: bool = False
@@ -45,7 +47,7 @@ def load_source(settings: StrategySettings, config: SessionConfig) -> Source:
     if Path(settings.model).suffix != ".bundle":
         files = find_model(settings.model)
         model = read_model(files.onnx)
-        return Source(model, model.sha256, files.spec)
+        return Source(model, files.onnx, model.sha256, files.spec)
     from tickrt.engines.build.runnable import runnable
     from tickrt.engines.bundle.compat import load_bundle
     from tickrt.engines.bundle.crypto import load_aes_key, load_public_key
@@ -53,6 +55,7 @@ def load_source(settings: StrategySettings, config: SessionConfig) -> Source:
     trust = [load_public_key(source) for source in config.trust]
     key = load_aes_key(config.bundle_key) if config.bundle_key else None
     allow_unsigned = config.allow_unsigned
-    with load_bundle(Path(settings.model), trust, key, allow_unsigned) as bundle:
+    path = Path(settings.model)
+    with load_bundle(path, trust, key, allow_unsigned) as bundle:
         model, plan = runnable(bundle)
-        return Source(model, bundle.digest, built=True, plan=plan)
+        return Source(model, path, bundle.digest, built=True, plan=plan)

@@ -23,7 +23,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from tickrt.engines.graph.check import check_spec, model_info
+from tickrt.engines.graph.check import check_spec, loop_model
 from tickrt.engines.graph.ort import open_session
 from tickrt.errors import ConfigError, ModelError
 from tickrt.feature.spec import FeatureSpec, load_spec
@@ -103,7 +103,7 @@ def export_onnx(
         entry = model.metadata_props.add()
         entry.key, entry.value = key, value
     content = model.SerializeToString(deterministic=True)
-    facts = model_info(content, str(target))
+    facts = loop_model(content, str(target))
     check_spec(facts, found)
     generator = torch.Generator().manual_seed(0)
     windows = torch.randn(_WINDOWS, found.window, found.width, generator=generator)

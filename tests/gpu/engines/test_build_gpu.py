@@ -67,7 +67,7 @@ def test_engines_run_as_the_original(
     if name == "transformer":
         more = {"window": T, "profiles": (f"rows=1x4:1x{T}:8x24",)}
     if name == "logistic":
-        more = {"keep": ("softmax",)}
+        more = {"fp32_layers": ("softmax",)}
     request = BuildRequest(path, backend=library.name, precision=precision, **more)
     built = build(request, ROWS, "walk")
     assert built.manifest.parity.status == "passed"

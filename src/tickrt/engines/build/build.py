@@ -40,7 +40,7 @@ from tickrt.engines.bundle.machine import platform_name
 from tickrt.engines.bundle.manifest import Builder, Calibration, EngineInfo, Manifest, Parity
 from tickrt.engines.bundle.toolchain import EngineBuilder, EngineOpener
 from tickrt.engines.graph.interface import Array, Run
-from tickrt.engines.graph.load import load_onnx, model_info, tensor_infos
+from tickrt.engines.graph.load import load_onnx, model_facts, tensor_infos
 from tickrt.engines.graph.ort import OrtGraph
 from tickrt.engines.split.plan import bank_starts, split_facts
 from tickrt.errors import BuildError, PrecisionError
@@ -78,17 +78,17 @@ def _windows(
 ) -> tuple[Array | None, Array | None, str]:
     """The rows, the windows of the parity check, and what they are."""
     if rows is not None:
-        said = source or "rows given"
+        description = source or "rows given"
     else:
         width = tensor_infos(parts.source.graph.input)[0].shape[-1]
         if not isinstance(width, int) or not parts.window:
             return None, None, ""
         rng = np.random.default_rng(0)
         rows = rng.standard_normal((parts.window + 63, width), np.float32)
-        said = "random normal rows"
+        description = "random normal rows"
     if not parts.window:
-        return rows, None, said
-    return rows, windows_of(rows, parts.window, _PARITY_WINDOWS), said
+        return rows, None, description
+    return rows, windows_of(rows, parts.window, _PARITY_WINDOWS), description
 
 
 def largest_batch(infos: Sequence[EngineInfo]) -> int:
@@ -187,7 +187,7 @@ def build(
     _check(request, chosen, rows)
     parts = split_graphs(model, request)
     given = rows is not None
-    rows, windows, said = _windows(parts, rows, rows_source)
+    rows, windows, data = _windows(parts, rows, rows_source)
     feeds: dict[str, Any] = {}
     if request.precision in ("int8", "fp8") and given and parts.window and rows is not None:
         feeds = make_feeds(parts, windows_of(rows, parts.window, request.samples))
@@ -204,15 +204,15 @@ def build(
     if progress:
         progress("parity", "parity", 0, 1)
     tolerance = request.tolerance or TOLERANCES[request.precision]
-    parity, gates = _parity(parts, engines, builder, chosen, windows, tolerance, said)
+    parity, gates = _parity(parts, engines, builder, chosen, windows, tolerance, data)
     _refuse(request, parity)
     manifest = Manifest(
         name=request.name or request.model.stem,
         tickrt=__version__,
-        model=model_info(model, sha256, request.model.stem),
+        model=model_facts(model, sha256, request.model.stem),
         builder=builder,
         precision=request.precision,
-        keep=request.keep if request.precision != "fp32" else (),
+        keep=request.fp32_layers if request.precision != "fp32" else (),
         engines=tuple(engine.info for engine in engines),
         calibration=_merge(engines),
         parity=parity,
@@ -236,11 +236,11 @@ def _payloads(
 
 def _merge(engines: Sequence[BuiltEngine]) -> Calibration | None:
     """One calibration of all parts; scales as ``role:tensor``."""
-    found = [(e.info.role, e.calibration) for e in engines if e.calibration is not None]
-    if not found:
+    calibrations = [(e.info.role, e.calibration) for e in engines if e.calibration is not None]
+    if not calibrations:
         return None
-    scales = {f"{role}:{name}": s for role, part in found for name, s in part.scales.items()}
-    return found[0][1].model_copy(update={"scales": scales})
+    scales = {f"{role}:{name}": s for role, part in calibrations for name, s in part.scales.items()}
+    return calibrations[0][1].model_copy(update={"scales": scales})
 
 
 def _builder(request: BuildRequest, chosen: EngineBuilder, targets: tuple[str, ...]) -> Builder:
@@ -317,7 +317,7 @@ def write_built(
     """
     manifest = built.manifest
     if encrypt is not None:
-        said = "no: every encryption has a fresh salt and nonces"
-        builder = manifest.builder.model_copy(update={"reproducible": said})
+        reproducible = "no: every encryption has a fresh salt and nonces"
+        builder = manifest.builder.model_copy(update={"reproducible": reproducible})
         manifest = manifest.model_copy(update={"builder": builder})
     return write_bundle(path, manifest, built.payloads, encrypt, sign)

@@ -24,6 +24,7 @@ from tickrt.engines.bundle.format import Bundle, open_bundle
 from tickrt.engines.bundle.machine import Here
 from tickrt.engines.bundle.manifest import Manifest, Parity
 from tickrt.engines.bundle.toolchain import EngineOpener
+from tickrt.engines.graph.check import ONNX
 from tickrt.engines.graph.interface import Array, Run
 from tickrt.engines.graph.load import parse_onnx
 from tickrt.errors import BuildError, BundleError, ConfigError, IncompatibleError, TickrtError
@@ -130,8 +131,8 @@ def _engines(bundle: Bundle, readable: bool, vouched: bool) -> list[Check]:
 
 def _opener(format_: str) -> EngineOpener:
     """What opens engines of that format: ONNX is every machine's, others are called by backend."""
-    found: EngineOpener = backends.opener(backends.DEFAULT if format_ == "onnx" else format_)
-    return found
+    opener: EngineOpener = backends.opener(backends.DEFAULT if format_ == ONNX else format_)
+    return opener
 
 
 def _engine(what: str, format_: str, data: bytes) -> Check:

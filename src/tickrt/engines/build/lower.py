@@ -22,7 +22,7 @@ from tickrt.engines.graph.load import model_kind, tensor_infos
 from tickrt.engines.graph.ort import OrtGraph
 from tickrt.engines.precision.convert import Converted, convert
 from tickrt.engines.precision.decompose import decompose_recurrent
-from tickrt.engines.precision.fp32_layers import kept_nodes
+from tickrt.engines.precision.fp32_layers import fp32_nodes
 from tickrt.engines.precision.quantize import quantisable
 from tickrt.engines.precision.sparsity import check_sparse
 from tickrt.engines.split import SplitResult, split
@@ -79,24 +79,26 @@ def split_graphs(model: ModelProto, request: BuildRequest) -> SplitGraphs:
     if request.split:
         result = split(model, stateful=request.stateful)
         if result.is_split:
-            found = {"pre": result.pre, "step": result.step, "advance": result.advance}
-            models = {role: graph for role, graph in found.items() if graph is not None}
+            graphs = {"pre": result.pre, "step": result.step, "advance": result.advance}
+            models = {role: graph for role, graph in graphs.items() if graph is not None}
             parts = SplitGraphs(models, result, "", model, result.input, result.window)
         else:
             parts = SplitGraphs({"full": model}, None, result.why_not, model, first.name, window)
     if request.precision != "fp32":
-        _check_keep(parts, request)
+        _check_fp32_layers(parts, request)
     return parts
 
 
-def _check_keep(parts: SplitGraphs, request: BuildRequest) -> None:
+def _check_fp32_layers(parts: SplitGraphs, request: BuildRequest) -> None:
     fitting = {
-        pattern for role, graph in parts.models.items() for pattern in _keep(role, graph, request)
+        pattern
+        for role, graph in parts.models.items()
+        for pattern in _fp32_layers(role, graph, request)
     }
-    for pattern in request.keep:
+    for pattern in request.fp32_layers:
         if pattern in fitting:
             continue
-        kept_nodes(_cells(parts.source, request), (pattern,))  # raises, with names that are near
+        fp32_nodes(_cells(parts.source, request), (pattern,))  # raises, with names that are near
         raise PrecisionError(
             f"--keep {pattern!r}: the split rewrote it; name its operator, or use --no-split"
         )
@@ -104,7 +106,7 @@ def _check_keep(parts: SplitGraphs, request: BuildRequest) -> None:
 
 def _cells(graph: ModelProto, request: BuildRequest) -> ModelProto:
     """The graph as `convert` will see it, for matching patterns."""
-    if request.precision == "fp16" and "cell" not in request.keep:
+    if request.precision == "fp16" and "cell" not in request.fp32_layers:
         return decompose_recurrent(graph, frozenset(node.name for node in graph.graph.node))
     try:
         return decompose_recurrent(graph)
@@ -112,16 +114,16 @@ def _cells(graph: ModelProto, request: BuildRequest) -> ModelProto:
         return decompose_recurrent(graph, frozenset(node.name for node in graph.graph.node))
 
 
-def _keep(role: str, graph: ModelProto, request: BuildRequest) -> tuple[str, ...]:
+def _fp32_layers(role: str, graph: ModelProto, request: BuildRequest) -> tuple[str, ...]:
     """The patterns that this part has layers for: a name may lie in `pre` or in `step` only."""
     fitting = []
     cells = _cells(graph, request)
-    for pattern in request.keep:
+    for pattern in request.fp32_layers:
         if pattern == "head" and role not in ("full", "step"):
             continue  # what `pre` and `advance` put out is no head
         whole = {node.name for node in graph.graph.node} | {n.op_type for n in graph.graph.node}
         try:
-            kept_nodes(cells, (pattern,))
+            fp32_nodes(cells, (pattern,))
         except PrecisionError:
             if pattern not in whole:
                 continue
@@ -173,7 +175,7 @@ def _advance_feeds(parts: SplitGraphs, steps: list[Feed], window: Array) -> list
 
 def _lower(
     graph: ModelProto,
-    keep: tuple[str, ...],
+    fp32_layers: tuple[str, ...],
     request: BuildRequest,
     feeds: Sequence[Feed],
     targets: tuple[str, ...],
@@ -182,11 +184,11 @@ def _lower(
     """A part in the precision asked for; float32 where it holds nothing that can be quantised."""
     if request.precision in _CALIBRATED:
         cells = _cells(graph, request)
-        whole = [p for p in keep if p in {node.name for node in graph.graph.node}]
-        patterns = [p for p in keep if p not in whole]
-        if not quantisable(cells, kept_nodes(cells, patterns)):
+        whole = [p for p in fp32_layers if p in {node.name for node in graph.graph.node}]
+        patterns = [p for p in fp32_layers if p not in whole]
+        if not quantisable(cells, fp32_nodes(cells, patterns)):
             return convert(graph, "fp32")
-    return convert(graph, request.precision, keep, feeds, request.method, targets, stored)
+    return convert(graph, request.precision, fp32_layers, feeds, request.method, targets, stored)
 
 
 def _own_scales(calibration: Calibration, role: str) -> Calibration:
@@ -214,12 +216,12 @@ def build_part(
     """
     started = time.perf_counter()
     graph = parts.models[role]
-    keep = _keep(role, graph, request)
+    fp32_layers = _fp32_layers(role, graph, request)
     stored = None if request.stored is None or feeds else _own_scales(request.stored, role)
-    lowered = _lower(graph, keep, request, feeds, builder.targets(), stored)
+    lowered = _lower(graph, fp32_layers, request, feeds, builder.targets(), stored)
     if request.sparse:
         cells = decompose_recurrent(graph)
-        check_sparse(cells, kept_nodes(cells, keep))
+        check_sparse(cells, fp32_nodes(cells, fp32_layers))
     inputs = tensor_infos(lowered.model.graph.input)
     order = EngineOrder(
         model=lowered.model,
@@ -234,23 +236,25 @@ def build_part(
         version_compatible=request.version_compatible,
         timing_cache=request.timing_cache,
     )
-    made = builder.build(order, _told(progress, role))
+    engine = builder.build(order, _phase_of(progress, role))
     info = EngineInfo(
         role=role,  # type: ignore[arg-type]
         payload=f"{role}.{builder.suffix}",
         format=builder.format,
         inputs=inputs,
         outputs=tensor_infos(lowered.model.graph.output),
-        profiles=made.profiles,
-        layers_before=made.layers_before,
-        layers_after=made.layers_after,
+        profiles=engine.profiles,
+        layers_before=engine.layers_before,
+        layers_after=engine.layers_after,
         precision=lowered.layers,
     )
     spent = time.perf_counter() - started
-    return BuiltEngine(info, made.data, lowered.model, lowered.calibration, spent, made.warnings)
+    return BuiltEngine(
+        info, engine.data, lowered.model, lowered.calibration, spent, engine.warnings
+    )
 
 
-def _told(progress: Report | None, role: str) -> Phase | None:
+def _phase_of(progress: Report | None, role: str) -> Phase | None:
     if progress is None:
         return None
     return lambda phase, done, total: progress(role, phase, done, total)

@@ -11,6 +11,7 @@ from tickrt.backends import DEFAULT
 from tickrt.engines.bundle.machine import library_version
 from tickrt.engines.bundle.manifest import Builder
 from tickrt.engines.bundle.toolchain import EngineOrder, MadeEngine, Phase
+from tickrt.engines.graph.check import ONNX
 from tickrt.engines.graph.interface import Run
 from tickrt.engines.graph.ort import OrtGraph, fused_layers
 from tickrt.errors import ModelError
@@ -24,7 +25,7 @@ class OnnxBuilder:
 
     backend = DEFAULT
     library = DEFAULT
-    format = "onnx"
+    format = ONNX
     suffix = "onnx"
     driver = None
     reproducible = "yes"

@@ -12,7 +12,7 @@ from tickrt import backends
 from tickrt.engines.bundle.manifest import Calibration, Manifest
 from tickrt.engines.bundle.toolchain import EngineBuilder
 from tickrt.engines.precision.convert import Precision
-from tickrt.engines.precision.fp32_layers import DEFAULT_KEEP
+from tickrt.engines.precision.fp32_layers import DEFAULT_FP32_LAYERS
 from tickrt.engines.precision.quantize import Method
 from tickrt.errors import BuildError
 
@@ -29,7 +29,7 @@ class BuildRequest:
     Attributes:
         backend: ``auto``, or a name of `tickrt.backends`.
         targets: GPU architectures to build for ahead of time; empty: this machine's.
-        keep: layers that stay in float32.
+        fp32_layers: layers that stay in float32 (groups, operators, globs on names).
         method, samples: calibration of int8 and fp8.
         profiles: ``input=min:opt:max`` texts, one for each profile.
         workspace: bytes; None: by the model's kind.
@@ -49,7 +49,7 @@ class BuildRequest:
     backend: str = backends.AUTO
     targets: tuple[str, ...] = ()
     precision: Precision = "fp32"
-    keep: tuple[str, ...] = DEFAULT_KEEP
+    fp32_layers: tuple[str, ...] = DEFAULT_FP32_LAYERS
     method: Method = "minmax"
     samples: int = 256
     profiles: tuple[str, ...] = ()
@@ -81,8 +81,8 @@ def choose_backend(request: BuildRequest) -> EngineBuilder:
         ConfigError: there is no such backend, or targets are out of place.
     """
     if request.backend != backends.AUTO:
-        found: EngineBuilder = backends.builder(request.backend, request.targets)
-        return found
+        named: EngineBuilder = backends.builder(request.backend, request.targets)
+        return named
     reasons = []
     for name in backends.names():
         why = backends.probe(name, request.targets).builds
@@ -104,7 +104,7 @@ def rebuild_request(manifest: Manifest, source: Path, content: bytes | None = No
         model=source,
         name=manifest.name,
         precision=manifest.precision,
-        keep=manifest.keep or DEFAULT_KEEP,
+        fp32_layers=manifest.keep or DEFAULT_FP32_LAYERS,
         method=calibration.method if calibration else "minmax",
         samples=calibration.samples if calibration else 256,
         profiles=tuple(options.get("profiles", ())),

@@ -3,7 +3,7 @@
 Entry point: `runnable`. The bundle was verified when it was opened (`compat.load_bundle`); each
 payload's digest is verified here, on reading.
 
-Known limits: bundles whose engines are ONNX; plans are for the TensorRT backend.
+Invariants: whatever format the engines have, they are handed on; the backend says which it runs.
 """
 
 from __future__ import annotations
@@ -13,44 +13,46 @@ from typing import Any
 from tickrt.engines.build.build import BANK
 from tickrt.engines.bundle.format import Bundle
 from tickrt.engines.bundle.manifest import EngineInfo, Manifest
-from tickrt.engines.graph.check import LoopModel, model_info
+from tickrt.engines.graph.check import ONNX, LoopModel, loop_model
 from tickrt.engines.split.plan import Mode, SplitPlan
-from tickrt.errors import BundleError, IncompatibleError
+from tickrt.errors import BundleError
 
 __all__ = ["runnable"]
 
 
-def _engines(bundle: Bundle) -> dict[str, EngineInfo]:
-    engines: dict[str, EngineInfo] = {e.role: e for e in bundle.manifest.engines}
-    for engine in engines.values():
-        if engine.format != "onnx":
-            raise IncompatibleError(
-                f"{bundle.path}: its engines are {engine.format} plans; the onnxruntime backend "
-                f"needs ONNX: tickrt build --rebuild {bundle.path} -o X.bundle "
-                "--backend onnxruntime"
-            )
-    return engines
+def _format(bundle: Bundle) -> str:
+    """The one format of its engines."""
+    formats = sorted({engine.format for engine in bundle.manifest.engines})
+    if len(formats) != 1:
+        raise BundleError(f"{bundle.path}: engines of {len(formats)} formats: {', '.join(formats)}")
+    return formats[0]
 
 
-def _interface(bundle: Bundle, engines: dict[str, EngineInfo], content: bytes) -> LoopModel:
-    """The model as the loop checks it, from the manifest alone: the original may not be in it."""
-    manifest, facts = bundle.manifest, bundle.manifest.split or {}
-    first = engines["pre"].inputs[0]
-    window, width = first.shape[1], first.shape[2]
-    if not isinstance(window, int) or not isinstance(width, int):
-        raise BundleError(f"{bundle.path}: the window of its `pre` is not fixed")
-    output = engines["step"].outputs[0]
-    last = output.shape[-1]
+def _interface(bundle: Bundle, first: EngineInfo, last: EngineInfo, content: bytes) -> LoopModel:
+    """The model as the loop checks it, from the manifest alone: the original may not be in it.
+
+    Args:
+        first: the engine that reads the window, or all of it but the newest row (`pre`).
+        last: the engine that gives the outputs.
+    """
+    manifest = bundle.manifest
+    source, output = first.inputs[0], last.outputs[0]
+    sizes = source.shape[1:]
+    if len(sizes) != 2 or not isinstance(sizes[0], int) or not isinstance(sizes[1], int):
+        raise BundleError(f"{bundle.path}: the window of its `{first.role}` is not fixed")
+    newest = 1 if first.role == "pre" else 0
+    outputs = output.shape[-1]
     return LoopModel(
         name=manifest.name,
         content=content,
         sha256=manifest.model.sha256,
-        input=str(facts["input"]),
+        input=str((manifest.split or {}).get("input", source.name)),
         output=output.name,
-        window=window + 1,
-        width=width,
-        n_outputs=last if isinstance(last, int) else 3,
+        window=sizes[0] + newest,
+        width=sizes[1],
+        n_outputs=outputs if isinstance(outputs, int) else 3,
         metadata=_metadata(manifest),
+        format=first.format,
     )
 
 
@@ -71,17 +73,22 @@ def runnable(bundle: Bundle) -> tuple[LoopModel, SplitPlan | None]:
         bundle: opened by `compat.load_bundle`, with its key where it is encrypted.
 
     Returns:
-        for a whole model, its checked ONNX in `LoopModel.content`, and None; for a split one, the
-        plan, and an interface whose `content` is empty.
+        for a whole model, its engine in `LoopModel.content` (ONNX is checked), and None; for a
+        split one, the plan, and an interface whose `content` is empty.
 
     Raises:
-        IncompatibleError: its engines are TensorRT plans.
-        BundleError, TamperedError: a payload is missing, damaged or cannot be decrypted.
+        BundleError, TamperedError: a payload is missing, damaged or cannot be decrypted, or its
+            engines are no whole model, or of several formats.
         ModelError: the whole model does not fit the loop's contract.
     """
-    engines = _engines(bundle)
+    engines: dict[str, EngineInfo] = {e.role: e for e in bundle.manifest.engines}
+    format_ = _format(bundle)
     if "full" in engines:
-        return model_info(bundle.payload(engines["full"].payload), bundle.path), None
+        full = engines["full"]
+        content = bundle.payload(full.payload)
+        if format_ == ONNX:
+            return loop_model(content, bundle.path), None
+        return _interface(bundle, full, full, content), None
     if "pre" not in engines or "step" not in engines:
         raise BundleError(f"{bundle.path}: has no `pre` and `step`, and no whole model")
     manifest, facts = bundle.manifest, bundle.manifest.split or {}
@@ -106,4 +113,4 @@ def runnable(bundle: Bundle) -> tuple[LoopModel, SplitPlan | None]:
             "on_path_share": max(o["share_on_path"] for o in facts["outputs"]),
         },
     )
-    return _interface(bundle, engines, b""), plan
+    return _interface(bundle, engines["pre"], engines["step"], b""), plan

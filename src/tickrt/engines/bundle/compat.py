@@ -56,8 +56,8 @@ def check_here(manifest: Manifest, where: str, here: Here | None = None) -> None
             differences.append(("platform", builder.platform, here.platform))
         first = here.gpus[0] if here.gpus else None
         if first is None or first.arch not in builder.gpu_arch:
-            found = f"{first.arch} ({first.name})" if first else "no GPU"
-            differences.append(("GPU architecture", ", ".join(builder.gpu_arch), found))
+            gpu = f"{first.arch} ({first.name})" if first else "no GPU"
+            differences.append(("GPU architecture", ", ".join(builder.gpu_arch), gpu))
         if first and builder.driver and builder.driver != first.driver:
             differences.append(("CUDA driver", builder.driver, first.driver))
         if first and builder.driver is None:  # it was built ahead of time, for a named target

@@ -50,7 +50,7 @@ def gpus() -> list[Gpu]:
     cuda.cuDriverGetVersion(ctypes.byref(version))
     cuda.cuDeviceGetCount(ctypes.byref(count))
     driver = f"{version.value // 1000}.{version.value % 1000 // 10}"
-    found = []
+    shown = []
     for index in range(count.value):
         device, name = ctypes.c_int(), ctypes.create_string_buffer(128)
         cuda.cuDeviceGet(ctypes.byref(device), index)
@@ -58,8 +58,8 @@ def gpus() -> list[Gpu]:
         major, minor = ctypes.c_int(), ctypes.c_int()
         cuda.cuDeviceGetAttribute(ctypes.byref(major), _MAJOR, device)
         cuda.cuDeviceGetAttribute(ctypes.byref(minor), _MINOR, device)
-        found.append(Gpu(index, name.value.decode(), f"{major.value}.{minor.value}", driver))
-    return found
+        shown.append(Gpu(index, name.value.decode(), f"{major.value}.{minor.value}", driver))
+    return shown
 
 
 def platform_name() -> str:
@@ -86,6 +86,6 @@ class Here:
     @classmethod
     def look(cls, libraries: Sequence[str], with_gpus: bool = True) -> Here:
         """This machine; without its GPUs the CUDA driver is left alone."""
-        found = {name: library_version(name) for name in libraries}
-        installed = {name: version for name, version in found.items() if version}
+        versions = {name: library_version(name) for name in libraries}
+        installed = {name: version for name, version in versions.items() if version}
         return cls(tuple(gpus()) if with_gpus else (), installed, platform_name())

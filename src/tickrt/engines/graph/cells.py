@@ -1,15 +1,23 @@
 """Recurrent cells as plain operators, for whoever writes a graph.
 
-Entry point: `lstm_cell`, of one time step; the gates' products are the caller's.
+Entry points: `GATES` and `ACTIVATIONS` of each recurrent operator; `lstm_cell`, of one time step:
+the gates' products are the caller's.
 
 Equations: ONNX operator specification of LSTM, opset 14, default activations.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Final, Protocol
 
-__all__ = ["CellWriter", "lstm_cell"]
+__all__ = ["ACTIVATIONS", "GATES", "CellWriter", "lstm_cell"]
+
+GATES: Final = {"LSTM": 4, "GRU": 3, "RNN": 1}
+ACTIVATIONS: Final = {  # by default
+    "LSTM": ("Sigmoid", "Tanh", "Tanh"),
+    "GRU": ("Sigmoid", "Tanh"),
+    "RNN": ("Tanh",),
+}
 
 
 class CellWriter(Protocol):

@@ -1,7 +1,8 @@
 """Is this ONNX file a model that the loop can run on this feature spec?
 
-Entry points: `read_model(path)` (the file and its interface), `check_spec(model, spec)` (does it
-fit the spec). Both sides of every mismatch are named in the error.
+Entry points: `read_model(path)` (the file and its interface), `loop_model` (the same of bytes),
+`check_spec(model, spec)` (does it fit the spec). Both sides of every mismatch are named in the
+error.
 
 The contract: one input float32 [batch, T, F]; one output float32 [batch, 3] with the probabilities
 of (down, flat, up); metadata ``tickrt.feature_hash`` with the hash of the spec it was trained on.
@@ -13,14 +14,24 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import onnx
 
+from tickrt.engines.graph.load import (
+    check_onnx,
+    inputs_of,
+    metadata_of,
+    opset_of,
+    parse_onnx,
+    read_bytes,
+    shape_of,
+)
 from tickrt.errors import FeatureMismatchError, ModelError
 
-__all__ = ["LoopModel", "SpecLike", "check_spec", "model_info", "read_model"]
+__all__ = ["ONNX", "LoopModel", "SpecLike", "check_spec", "loop_model", "read_model"]
 
+ONNX = "onnx"  # the format that every machine can run
 _OUTPUTS = ("down", "flat", "up")
 _MIN_OPSET = 13
 
@@ -40,7 +51,8 @@ class SpecLike(Protocol):
 
 @dataclass(frozen=True)
 class LoopModel:
-    """A checked ONNX model and its interface."""
+    """A checked model and its interface; `format` is that of its engines: ``onnx``, or that of the
+    backend which built them."""
 
     name: str  # the file's, for messages
     content: bytes  # the serialised model
@@ -51,21 +63,15 @@ class LoopModel:
     width: int  # F
     n_outputs: int
     metadata: dict[str, str]
+    format: str = ONNX
 
 
-def _shape(value: Any) -> list[int | str]:
-    tensor = value.type.tensor_type
-    return [
-        d.dim_value if d.HasField("dim_value") else d.dim_param or "?" for d in tensor.shape.dim
-    ]
-
-
-def _float32(path: str, what: str, value: Any) -> None:
+def _float32(path: str, what: str, value: onnx.ValueInfoProto) -> None:
     kind = value.type.tensor_type.elem_type
     if kind != onnx.TensorProto.FLOAT:
-        found = onnx.TensorProto.DataType.Name(kind)
+        name = onnx.TensorProto.DataType.Name(kind)
         raise ModelError(
-            f"{path}: {what} {value.name!r} has type {found}, expected FLOAT: "
+            f"{path}: {what} {value.name!r} has type {name}, expected FLOAT: "
             "export the model in float32; tickrt build lowers the precision inside"
         )
 
@@ -76,38 +82,21 @@ def read_model(path: str | Path) -> LoopModel:
     Raises:
         ModelError: not a readable, valid ONNX model of the expected interface.
     """
-    path = Path(path)
-    if path.suffix.lower() in {".uff", ".caffemodel", ".prototxt", ".pt", ".pth"}:
-        raise ModelError(f"{path}: only ONNX models are read: export it to ONNX (opset 17) first")
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read: {error.strerror}") from None
-    return model_info(content, str(path))
+    return loop_model(read_bytes(Path(path)), str(path))
 
 
-def model_info(content: bytes, name: str) -> LoopModel:
+def loop_model(content: bytes, name: str) -> LoopModel:
     """Check a serialised ONNX model; `name` stands for it in messages.
 
     Raises:
         ModelError: not a valid ONNX model of the expected interface.
     """
-    if not content:
-        raise ModelError(f"{name}: the file is empty, expected an ONNX model")
-    try:
-        model = onnx.load_model_from_string(content)
-        onnx.checker.check_model(model)
-    except Exception as error:  # protobuf and the checker raise a dozen types
-        first = str(error).strip().splitlines()
-        raise ModelError(
-            f"{name}: not a valid ONNX model ({first[0] if first else type(error).__name__}): "
-            "export it again and check it with onnx.checker"
-        ) from None
-    opset = max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0)
+    model = parse_onnx(content, name)
+    check_onnx(model, name)
+    opset = opset_of(model)
     if opset < _MIN_OPSET:
         raise ModelError(f"{name}: opset {opset}, expected {_MIN_OPSET} or later: export with 17")
-    weights = {tensor.name for tensor in model.graph.initializer}
-    inputs = [value for value in model.graph.input if value.name not in weights]
+    inputs = inputs_of(model)
     outputs = list(model.graph.output)
     if len(inputs) != 1 or len(outputs) != 1:
         raise ModelError(
@@ -116,7 +105,7 @@ def model_info(content: bytes, name: str) -> LoopModel:
         )
     _float32(name, "input", inputs[0])
     _float32(name, "output", outputs[0])
-    shape, out = _shape(inputs[0]), _shape(outputs[0])
+    shape, out = list(shape_of(inputs[0])), list(shape_of(outputs[0]))
     if len(shape) != 3 or not all(isinstance(d, int) and d > 0 for d in shape[1:]):
         raise ModelError(
             f"{name}: input {inputs[0].name!r} has shape {shape}, expected [batch, T, F] with a "
@@ -141,7 +130,7 @@ def model_info(content: bytes, name: str) -> LoopModel:
         window=int(shape[1]),
         width=int(shape[2]),
         n_outputs=len(_OUTPUTS),
-        metadata={entry.key: entry.value for entry in model.metadata_props},
+        metadata=metadata_of(model),
     )
 
 
@@ -157,14 +146,14 @@ def check_spec(model: LoopModel, spec: SpecLike, *, allow_unsigned_features: boo
             f"feature spec {spec.name!r} makes windows of {spec.window} rows × {spec.width} "
             "features: choose the spec that the model was trained on (--spec)"
         )
-    found = model.metadata.get("tickrt.feature_hash")
-    if found is None and not allow_unsigned_features:
+    trained_on = model.metadata.get("tickrt.feature_hash")
+    if trained_on is None and not allow_unsigned_features:
         raise FeatureMismatchError(
             f"{model.name}: no metadata 'tickrt.feature_hash', feature spec {spec.name!r} has "
             f"{spec.hash}: store that hash when exporting if the model was trained on this spec"
         )
-    if found is not None and found != spec.hash:
+    if trained_on is not None and trained_on != spec.hash:
         raise FeatureMismatchError(
-            f"{model.name}: trained on feature hash {found}, but feature spec {spec.name!r} has "
-            f"{spec.hash}: run it with the spec it was trained on, or train it again"
+            f"{model.name}: trained on feature hash {trained_on}, but feature spec {spec.name!r} "
+            f"has {spec.hash}: run it with the spec it was trained on, or train it again"
         )

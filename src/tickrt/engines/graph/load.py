@@ -1,7 +1,8 @@
-"""Small helpers on ONNX graphs that building shares: load, name, sort, type, count.
+"""Small helpers on ONNX models that all rooms share: read, check, name, sort, type, count.
 
-Entry points: `load_onnx`, `name_nodes`, `sort_nodes`, `element_types`, `tensor_infos`,
-`model_info`, `model_kind`.
+Entry points: `load_onnx` (a file), `read_bytes` and `parse_onnx` (its two halves), `check_onnx`;
+`inputs_of`, `opset_of`, `metadata_of`, `tensor_infos`, `element_types`, `model_facts`,
+`model_kind`; `name_nodes`, `sort_nodes`.
 
 Invariants: functions that return a model return a copy; what they are given stays as it is.
 """
@@ -17,25 +18,32 @@ import numpy as np
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
+from tickrt.engines.graph.cells import GATES
 from tickrt.engines.graph.interface import ModelFacts, TensorInfo
 from tickrt.engines.graph.order import in_order, reads_of
 from tickrt.errors import ModelError
 
 __all__ = [
     "FLOATS",
-    "RECURRENT",
+    "check_onnx",
     "element_types",
+    "first_line",
+    "inputs_of",
     "load_onnx",
-    "model_info",
+    "metadata_of",
+    "model_facts",
     "model_kind",
     "name_nodes",
+    "opset_of",
     "parameter_count",
     "parse_onnx",
+    "producers_of",
+    "read_bytes",
+    "shape_of",
     "sort_nodes",
     "tensor_infos",
 ]
 
-RECURRENT: Final = ("LSTM", "GRU", "RNN")
 FLOATS: Final = {
     TensorProto.FLOAT: "fp32",
     TensorProto.FLOAT16: "fp16",
@@ -43,7 +51,30 @@ FLOATS: Final = {
     TensorProto.DOUBLE: "fp64",
     TensorProto.FLOAT8E4M3FN: "fp8",
 }
-_GONE: Final = {".uff": "UFF", ".caffemodel": "Caffe", ".prototxt": "Caffe"}
+_OTHERS: Final = {
+    ".uff": "UFF",
+    ".caffemodel": "Caffe",
+    ".prototxt": "Caffe",
+    ".pt": "PyTorch",
+    ".pth": "PyTorch",
+}
+
+
+def read_bytes(path: Path) -> bytes:
+    """What is in a model's file.
+
+    Raises:
+        ModelError: it cannot be read, or its name says that it is not ONNX.
+    """
+    if other := _OTHERS.get(path.suffix.lower()):
+        raise ModelError(
+            f"{path}: a {other} model, and only ONNX is read: export it to ONNX, opset 17, for "
+            "example with torch.onnx.export"
+        )
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 def load_onnx(path: Path, content: bytes | None = None) -> tuple[ModelProto, str, bytes]:
@@ -52,17 +83,9 @@ def load_onnx(path: Path, content: bytes | None = None) -> tuple[ModelProto, str
     `content` is the file where it is in memory only; `path` names it then.
 
     Raises:
-        ModelError: not there, not ONNX, or a format that today's builders no longer read.
+        ModelError: not there, or not ONNX.
     """
-    if gone := _GONE.get(path.suffix.lower()):
-        raise ModelError(
-            f"{path}: {gone} models cannot be built any more (TensorRT dropped them); export the "
-            "model to ONNX, opset 17, for example with torch.onnx.export"
-        )
-    try:
-        data = path.read_bytes() if content is None else content
-    except OSError as error:
-        raise ModelError(f"{path}: {error.strerror}") from None
+    data = read_bytes(path) if content is None else content
     model = parse_onnx(data, str(path), path.parent if content is None else None)
     # Weights that lay outside are inside now; a file that was whole stays the same bytes.
     whole = b"external" not in data or onnx.load_from_string(data) == model
@@ -76,19 +99,55 @@ def parse_onnx(data: bytes, where: str, folder: Path | None = None) -> ModelProt
     Raises:
         ModelError: not ONNX; the message begins with `where`.
     """
+    if not data:
+        raise ModelError(f"{where}: the file is empty, expected an ONNX model")
     try:
         model = onnx.load_from_string(data)
         if folder is not None:
             onnx.external_data_helper.load_external_data_for_model(model, str(folder))
     except Exception as error:  # protobuf and onnx raise many kinds
-        raise ModelError(f"{where}: not a readable ONNX model: {_first_line(error)}") from None
+        raise ModelError(f"{where}: not a readable ONNX model: {first_line(error)}") from None
     if not model.graph.node or not model.graph.output:
         raise ModelError(f"{where}: not an ONNX model (no nodes or no outputs)")
     return model
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).strip().splitlines()[0]
+def check_onnx(
+    model: ModelProto,
+    where: str,
+    advice: str = "export it again and check it with onnx.checker",
+    refusal: type[ModelError] = ModelError,
+) -> None:
+    """Hold a model to the ONNX specification, with onnx's own checker.
+
+    Raises:
+        ModelError: a `refusal`: `where`, what the checker says, and `advice`.
+    """
+    try:
+        onnx.checker.check_model(model)
+    except Exception as error:  # the checker has no one base, and protobuf raises its own
+        raise refusal(f"{where}: not a valid ONNX model ({first_line(error)}): {advice}") from None
+
+
+def first_line(error: Exception) -> str:
+    """The first line of what a library says."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def opset_of(model: ModelProto) -> int:
+    """The version of ONNX's own operators; 0 where the model names none."""
+    return next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
+
+
+def metadata_of(model: ModelProto) -> dict[str, str]:
+    """The model's metadata."""
+    return {entry.key: entry.value for entry in model.metadata_props}
+
+
+def inputs_of(model: ModelProto) -> list[ValueInfoProto]:
+    """The inputs that a caller has to give: those that are no weights."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    return [value for value in model.graph.input if value.name not in weights]
 
 
 def name_nodes(model: ModelProto) -> ModelProto:
@@ -106,16 +165,21 @@ def name_nodes(model: ModelProto) -> ModelProto:
     return copy
 
 
+def producers_of(model: ModelProto) -> dict[str, NodeProto]:
+    """The node that makes each tensor, by the tensor's name."""
+    return {name: node for node in model.graph.node for name in node.output}
+
+
 def sort_nodes(graph: GraphProto) -> None:
     """Bring nodes into the order of their dependencies, in place; stable.
 
     Raises:
         ModelError: the graph has a cycle, or a node reads a tensor that nobody makes.
     """
-    made = {""} | {v.name for v in graph.input} | {t.name for t in graph.initializer}
-    made.update(name for node in graph.node for name in node.output)
+    there = {""} | {v.name for v in graph.input} | {t.name for t in graph.initializer}
+    there.update(name for node in graph.node for name in node.output)
     for node in graph.node:
-        if missing := next((name for name in reads_of(node) if name not in made), ""):
+        if missing := next((name for name in reads_of(node) if name not in there), ""):
             raise ModelError(f"node {node.name!r} reads {missing!r}, which no node makes")
     done, cycle = in_order(graph.node, reads_of, lambda node: node.output)
     if cycle:
@@ -135,7 +199,8 @@ def element_types(model: ModelProto) -> dict[str, int]:
     return types
 
 
-def _shape(value: ValueInfoProto) -> tuple[int | str, ...]:
+def shape_of(value: ValueInfoProto) -> tuple[int | str, ...]:
+    """The shape of an input or output; an open axis is its name, ``?`` where it has none."""
     dims = value.type.tensor_type.shape.dim
     return tuple(d.dim_value if d.HasField("dim_value") else (d.dim_param or "?") for d in dims)
 
@@ -146,7 +211,7 @@ def tensor_infos(values: Iterable[ValueInfoProto]) -> tuple[TensorInfo, ...]:
     for value in values:
         kind = value.type.tensor_type.elem_type
         dtype = np.dtype(helper.tensor_dtype_to_np_dtype(kind)).name
-        infos.append(TensorInfo(name=value.name, dtype=dtype, shape=_shape(value)))
+        infos.append(TensorInfo(name=value.name, dtype=dtype, shape=shape_of(value)))
     return tuple(infos)
 
 
@@ -161,15 +226,15 @@ def parameter_count(model: ModelProto) -> int:
 
 def model_kind(model: ModelProto) -> str:
     """``recurrent``, ``attention``, ``convolution``, ``mlp`` or ``linear``, from its operators."""
-    made = {name: node for node in model.graph.node for name in node.output}
+    producers = producers_of(model)
     kinds = [node.op_type for node in model.graph.node]
-    if any(kind in RECURRENT for kind in kinds):
+    if any(kind in GATES for kind in kinds):
         return "recurrent"
     constants = {t.name for t in model.graph.initializer}
     for node in model.graph.node:
         # Attention is a product of two things that are both computed.
         if node.op_type == "MatMul" and not constants.intersection(node.input):
-            makers = [made[name].op_type for name in node.input if name in made]
+            makers = [producers[name].op_type for name in node.input if name in producers]
             if "Constant" not in makers and "DequantizeLinear" not in makers:
                 return "attention"
     if "Conv" in kinds:
@@ -177,16 +242,15 @@ def model_kind(model: ModelProto) -> str:
     return "mlp" if kinds.count("MatMul") + kinds.count("Gemm") > 1 else "linear"
 
 
-def model_info(model: ModelProto, sha256: str, name: str) -> ModelFacts:
+def model_facts(model: ModelProto, sha256: str, name: str) -> ModelFacts:
     """What the manifest says of the model; its feature hash comes from its metadata."""
-    meta = {entry.key: entry.value for entry in model.metadata_props}
-    opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
+    meta = metadata_of(model)
     horizon = meta.get("tickrt.horizon_ns", "")
     return ModelFacts(
         name=name,
         sha256=sha256,
         kind=model_kind(model),
-        opset=opset,
+        opset=opset_of(model),
         parameters=parameter_count(model),
         feature_hash=meta.get("tickrt.feature_hash"),
         spec=meta.get("tickrt.spec"),

@@ -18,11 +18,11 @@ import onnx
 from onnx import ModelProto
 
 from tickrt.engines.graph.interface import Array
+from tickrt.engines.graph.load import first_line
 from tickrt.errors import EngineError, ModelError
 
 __all__ = [
     "OrtGraph",
-    "first_line",
     "fused_layers",
     "open_session",
     "ort_version",
@@ -63,11 +63,6 @@ def open_session(model: ModelProto | bytes, threads: int = 1, optimise: bool = T
     data = model if isinstance(model, bytes) else model.SerializeToString()
     options = session_options(threads, optimise)
     return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-
-
-def first_line(error: Exception) -> str:
-    """The first line of what a library says."""
-    return (str(error) or type(error).__name__).strip().splitlines()[0]
 
 
 class OrtGraph:

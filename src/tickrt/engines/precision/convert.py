@@ -18,14 +18,20 @@ from dataclasses import dataclass
 from typing import Final, get_args
 
 import numpy as np
-import onnx
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from tickrt.engines.bundle.manifest import Calibration
+from tickrt.engines.graph.cells import GATES
 from tickrt.engines.graph.interface import Feed
-from tickrt.engines.graph.load import FLOATS, RECURRENT, element_types, name_nodes, sort_nodes
+from tickrt.engines.graph.load import (
+    FLOATS,
+    element_types,
+    name_nodes,
+    producers_of,
+    sort_nodes,
+)
 from tickrt.engines.precision.decompose import decompose_recurrent
-from tickrt.engines.precision.fp32_layers import DEFAULT_KEEP, kept_nodes
+from tickrt.engines.precision.fp32_layers import DEFAULT_FP32_LAYERS, GROUPS, fp32_nodes
 from tickrt.engines.precision.quantize import Method, Source, quantize_fp8, quantize_int8
 from tickrt.errors import PrecisionError
 from tickrt.literals import Precision
@@ -66,12 +72,12 @@ def check_target(precision: str, targets: Iterable[str]) -> None:
 def layer_precision(model: ModelProto) -> dict[str, str]:
     """The type in which each node computes: that of its Q/DQ inputs, else of its floats."""
     types = element_types(model)
-    made = {name: node for node in model.graph.node for name in node.output}
+    producers = producers_of(model)
     layers = {}
     for node in model.graph.node:
         if node.op_type in ("QuantizeLinear", "DequantizeLinear", "Cast", "Constant"):
             continue
-        sources = [made[name] for name in node.input if name in made]
+        sources = [producers[name] for name in node.input if name in producers]
         quantized = [
             types.get(source.input[0]) for source in sources if source.op_type == "DequantizeLinear"
         ]
@@ -88,7 +94,7 @@ def layer_precision(model: ModelProto) -> dict[str, str]:
 def convert(
     model: ModelProto,
     precision: Precision,
-    keep: Sequence[str] = DEFAULT_KEEP,
+    fp32_layers: Sequence[str] = DEFAULT_FP32_LAYERS,
     feeds: Sequence[Feed] = (),
     method: Method = "minmax",
     targets: Sequence[str] = (),
@@ -99,7 +105,7 @@ def convert(
     Args:
         model: ONNX, float32, opset 13 or newer.
         precision: the type of everything that is not kept.
-        keep: groups, operator names or globs of layers that stay in float32 (`kept_nodes`).
+        fp32_layers: groups, operator names or globs of layers that stay in float32 (`fp32_nodes`).
         feeds: representative inputs, for int8 and fp8.
         method: how their ranges are chosen.
         targets: GPU architectures that the engine is for; empty for the CPU.
@@ -114,9 +120,9 @@ def convert(
     named = name_nodes(model)
     if precision == "fp32":
         return Converted(named, layer_precision(named))
-    if precision != "fp16" or "cell" in keep:
-        named = decompose_recurrent(named, _fused(named, keep))
-    kept = kept_nodes(named, keep)
+    if precision != "fp16" or "cell" in fp32_layers:
+        named = decompose_recurrent(named, _fused(named, fp32_layers))
+    kept = fp32_nodes(named, fp32_layers)
     calibration = None
     source = Source(feeds, method, stored)
     if precision == "int8":
@@ -134,10 +140,10 @@ def convert(
     return Converted(result, layer_precision(result), calibration)
 
 
-def _fused(model: ModelProto, keep: Sequence[str]) -> frozenset[str]:
+def _fused(model: ModelProto, fp32_layers: Sequence[str]) -> frozenset[str]:
     """Recurrent nodes that the user keeps whole: these need no decomposing."""
-    named = [p for p in keep if p not in ("softmax", "norm", "head", "cell")]
-    recurrent = {node.name: node for node in model.graph.node if node.op_type in RECURRENT}
+    named = [p for p in fp32_layers if p not in GROUPS]
+    recurrent = {node.name: node for node in model.graph.node if node.op_type in GATES}
     whole = set()
     for name, node in recurrent.items():
         if any(pattern in (name, node.op_type) for pattern in named):
@@ -205,12 +211,3 @@ def _to_bfloat(model: ModelProto, original: ModelProto) -> None:
     for value in (*model.graph.value_info, *model.graph.output, *model.graph.input):
         if value.type.tensor_type.elem_type == TensorProto.FLOAT16:
             value.type.tensor_type.elem_type = TensorProto.BFLOAT16
-
-
-def check_model(model: ModelProto, where: str) -> None:
-    """onnx's own checker. Raises PrecisionError with its first line."""
-    try:
-        onnx.checker.check_model(model)
-    except onnx.checker.ValidationError as error:
-        first = str(error).splitlines()[0]
-        raise PrecisionError(f"{where}: the converted graph is not valid: {first}") from None

@@ -21,22 +21,16 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from tickrt.engines.graph.cells import lstm_cell
+from tickrt.engines.graph.cells import ACTIVATIONS, GATES, lstm_cell
 from tickrt.engines.graph.interface import Array
-from tickrt.engines.graph.load import RECURRENT, name_nodes
+from tickrt.engines.graph.load import name_nodes
 from tickrt.engines.graph.order import live, reads_of
 from tickrt.errors import PrecisionError
 
 __all__ = ["STEPS_MAX", "decompose_recurrent"]
 
 STEPS_MAX: Final = 512
-_DEFAULTS: Final = {
-    "LSTM": ("Sigmoid", "Tanh", "Tanh"),
-    "GRU": ("Sigmoid", "Tanh"),
-    "RNN": ("Tanh",),
-}
 _DIRECTIONS: Final = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}
-_GATES: Final = {"LSTM": 4, "GRU": 3, "RNN": 1}
 
 
 @dataclass
@@ -109,7 +103,7 @@ def _read(
     directions = _DIRECTIONS[direction]
     count = len(directions)
     activations = tuple(a.decode() for a in attributes.get("activations", []))
-    if activations and activations != _DEFAULTS[node.op_type] * count:
+    if activations and activations != ACTIVATIONS[node.op_type] * count:
         raise _refuse(node, f"activations {', '.join(activations)} cannot be decomposed")
     for name in ("clip", "input_forget", "layout"):
         if attributes.get(name):
@@ -187,7 +181,7 @@ def _direction(
     out: _Writer, n: _Node, d: int, x: str, h: str | None, c: str | None
 ) -> tuple[list[str], str | None]:
     """All steps of one direction; hidden states in time order, and the last cell state."""
-    gates = _GATES[n.kind] * n.hidden
+    gates = GATES[n.kind] * n.hidden
     bias = n.b[d][:gates].copy()
     shared = 2 * n.hidden if n.kind == "GRU" else gates  # GRU's g has its recurrent bias apart
     bias[:shared] += n.b[d][gates : gates + shared]
@@ -257,9 +251,7 @@ def decompose_recurrent(model: ModelProto, skip: frozenset[str] = frozenset()) -
     """
     model = name_nodes(model)
     targets = {
-        node.name
-        for node in model.graph.node
-        if node.op_type in RECURRENT and node.name not in skip
+        node.name for node in model.graph.node if node.op_type in GATES and node.name not in skip
     }
     if not targets:
         return model

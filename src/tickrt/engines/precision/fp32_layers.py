@@ -1,6 +1,6 @@
 """Which layers stay in float32: the meaning of ``--keep``.
 
-Entry point: `kept_nodes`. A pattern is a group (`softmax`, `norm`, `head`, `cell`), an operator's
+Entry point: `fp32_nodes`. A pattern is a group (`softmax`, `norm`, `head`, `cell`), an operator's
 name, or a glob on node names.
 """
 
@@ -13,11 +13,12 @@ from typing import Final
 
 from onnx import ModelProto, NodeProto
 
+from tickrt.engines.graph.load import producers_of
 from tickrt.errors import PrecisionError
 
-__all__ = ["DEFAULT_KEEP", "GROUPS", "kept_nodes"]
+__all__ = ["DEFAULT_FP32_LAYERS", "GROUPS", "fp32_nodes"]
 
-DEFAULT_KEEP: Final = ("softmax", "norm", "head")
+DEFAULT_FP32_LAYERS: Final = ("softmax", "norm", "head")
 GROUPS: Final = ("softmax", "norm", "head", "cell")
 _SOFTMAX: Final = {"Softmax", "LogSoftmax"}
 _NORM: Final = {
@@ -44,20 +45,20 @@ _PASS: Final = {
 
 def _head(model: ModelProto) -> set[str]:
     """The last product before each output, its bias, and what follows it."""
-    made = {name: node for node in model.graph.node for name in node.output}
-    found: set[str] = set()
+    producers = producers_of(model)
+    head: set[str] = set()
     waiting = [value.name for value in model.graph.output]
     while waiting:
-        node = made.get(waiting.pop())
-        if node is None or node.name in found:
+        node = producers.get(waiting.pop())
+        if node is None or node.name in head:
             continue
         if node.op_type in ("MatMul", "Gemm", "Conv"):
-            found.add(node.name)
+            head.add(node.name)
         elif node.op_type in _PASS:
-            found.add(node.name)
+            head.add(node.name)
             waiting.extend(node.input)
     products = {n.name for n in model.graph.node if n.op_type in ("MatMul", "Gemm", "Conv")}
-    return found if found & products else set()
+    return head if head & products else set()
 
 
 def _in_group(node: NodeProto, group: str) -> bool:
@@ -68,7 +69,7 @@ def _in_group(node: NodeProto, group: str) -> bool:
     return "/cell" in node.name
 
 
-def kept_nodes(model: ModelProto, patterns: Iterable[str]) -> set[str]:
+def fp32_nodes(model: ModelProto, patterns: Iterable[str]) -> set[str]:
     """The names of the nodes that `patterns` hold in float32.
 
     Args:
@@ -80,27 +81,27 @@ def kept_nodes(model: ModelProto, patterns: Iterable[str]) -> set[str]:
         PrecisionError: a pattern that is no group fits no node; names what is near.
     """
     nodes = list(model.graph.node)
-    kept: set[str] = set()
+    chosen: set[str] = set()
     for pattern in patterns:
         if pattern == "head":
-            kept |= _head(model)
+            chosen |= _head(model)
             continue
         if pattern in GROUPS:
-            kept.update(node.name for node in nodes if _in_group(node, pattern))
+            chosen.update(node.name for node in nodes if _in_group(node, pattern))
             continue
-        found = {
+        fitting = {
             node.name
             for node in nodes
             if node.op_type == pattern
             or fnmatchcase(node.name, pattern)
             or node.name.startswith(f"{pattern}/")
         }
-        if not found:
+        if not fitting:
             names = sorted({n.name for n in nodes} | {n.op_type for n in nodes})
             near = difflib.get_close_matches(pattern, names, 3) or names[:5]
             raise PrecisionError(
                 f"--keep {pattern!r} fits no layer; near: {', '.join(near)}; "
                 f"groups: {', '.join(GROUPS)}"
             )
-        kept |= found
-    return kept
+        chosen |= fitting
+    return chosen

@@ -30,7 +30,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from tickrt.engines.bundle.manifest import Calibration
 from tickrt.engines.graph.interface import Feed
-from tickrt.engines.graph.load import sort_nodes
+from tickrt.engines.graph.load import first_line, opset_of, producers_of, sort_nodes
 from tickrt.errors import PrecisionError
 from tickrt.literals import CalibrationMethod as Method
 
@@ -164,28 +164,28 @@ def _only(model: ModelProto, targets: set[str]) -> None:
     would lose precision for nothing.
     """
     _keep_outputs(model)
-    made = {name: node for node in model.graph.node for name in node.output}
+    producers = producers_of(model)
     for node in model.graph.node:
         if node.name in targets or node.op_type in ("QuantizeLinear", "DequantizeLinear"):
             continue
         for position, name in enumerate(node.input):
-            source = made.get(name)
+            source = producers.get(name)
             if source is None or source.op_type != "DequantizeLinear":
                 continue
-            quantize = made.get(source.input[0])
+            quantize = producers.get(source.input[0])
             if quantize is not None and quantize.op_type == "QuantizeLinear":
                 node.input[position] = quantize.input[0]
 
 
 def _keep_outputs(model: ModelProto) -> None:
     """Give the graph's outputs the tensors from before Q/DQ: their names change places."""
-    made = {name: node for node in model.graph.node for name in node.output}
+    producers = producers_of(model)
     renamed: dict[str, str] = {}
     for value in model.graph.output:
-        last = made.get(value.name)
+        last = producers.get(value.name)
         if last is None or last.op_type != "DequantizeLinear":
             continue
-        quantize = made.get(last.input[0])
+        quantize = producers.get(last.input[0])
         if quantize is not None and quantize.op_type == "QuantizeLinear":
             renamed[quantize.input[0]] = value.name
             renamed[value.name] = f"{value.name}_rounded"
@@ -313,7 +313,7 @@ def _fp8_pair(model: ModelProto, added: list[NodeProto], tensor: str, scale: flo
 
 def _to_opset(model: ModelProto, version: int) -> ModelProto:
     """The model at a newer opset, by onnx's version converter."""
-    have = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
+    have = opset_of(model)
     if have >= version:
         copy = ModelProto()
         copy.CopyFrom(model)
@@ -321,9 +321,8 @@ def _to_opset(model: ModelProto, version: int) -> ModelProto:
     try:
         converted = onnx.version_converter.convert_version(model, version)
     except Exception as error:  # the converter raises RuntimeError and others
-        first = str(error).splitlines()[0]
         raise PrecisionError(
-            f"the model (opset {have}) cannot be brought to opset {version}: {first}; "
+            f"the model (opset {have}) cannot be brought to opset {version}: {first_line(error)}; "
             f"export it with opset {version}"
         ) from None
     return converted

@@ -205,14 +205,14 @@ class Registry:
         stack = state.channels.get(reference)
         if stack:
             return stack[-1]
-        found = []
+        digests = []
         if _DIGEST.fullmatch(reference):
-            found = [digest for digest in state.held if digest.startswith(reference)]
-        if len(found) == 1:
-            return found[0]
-        if found:
+            digests = [digest for digest in state.held if digest.startswith(reference)]
+        if len(digests) == 1:
+            return digests[0]
+        if digests:
             raise RegistryError(
-                f"{self.root}: {reference} is {len(found)} bundles; give more of it"
+                f"{self.root}: {reference} is {len(digests)} bundles; give more of it"
             )
         names = ", ".join(sorted(name for name, stack in state.channels.items() if stack))
         raise RegistryError(

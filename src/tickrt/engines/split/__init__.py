@@ -3,9 +3,10 @@
     result = split(model)
     step(newest row, pre(rows 1…T−1)) == model(rows 1…T)      to float rounding
 
-Files, in the order a model meets them: `prepare` (one spelling, shapes, constants) → `flow` (which
-positions depend on the newest row; rules in `rules/`) → `emit` (writes the graphs) → `tidy` →
-`build` (puts it together) → `check` (parity and times) → `draw` (the picture).
+Files, in the order a model meets them: `prepare` (shapes, constants) and `canonicalize` (one
+spelling) → `dependence` (which positions depend on the newest row; rules in `rules/`) →
+`graph_builder` (writes the graphs), `finish`, `simplify` → `build` (puts it together) → `check`
+(parity and times) → `draw` (the picture); `plan` keeps what was checked on disk.
 """
 
 from tickrt.engines.split.build import Operator, OutputCost, SplitResult, State, split, write

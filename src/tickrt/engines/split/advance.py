@@ -162,7 +162,7 @@ def _check_row_wise(a: Analysis) -> None:
 
 
 def _starts(a: Analysis) -> dict[tuple[str, str], Array]:
-    found: dict[tuple[str, str], Array] = {}
+    starts: dict[tuple[str, str], Array] = {}
     for node in a.graph.nodes:
         rule = a.rules.get(node.outputs[0])
         if not isinstance(rule, Recurrent) or not rule.written_out(a, node):
@@ -174,5 +174,5 @@ def _starts(a: Analysis) -> dict[tuple[str, str], Array]:
                     f"{node.op} {node.name!r} starts from a state that is not constant"
                 )
         for key, start in rule.start(a, node).items():
-            found[node.outputs[0], key] = np.ascontiguousarray(start)
-    return found
+            starts[node.outputs[0], key] = np.ascontiguousarray(start)
+    return starts

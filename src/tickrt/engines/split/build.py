@@ -17,6 +17,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
+from tickrt.engines.graph.load import inputs_of
 from tickrt.engines.split import cost
 from tickrt.engines.split.advance import Bank, build_bank, build_carry
 from tickrt.engines.split.dependence import Analysis, Reason, analyse
@@ -203,7 +204,7 @@ def split(
     whole = _whole(model, input, stateful)
     try:
         graph = prepare(model, input=input, time_axis=time_axis, window=window)
-        return _split(graph, stateful, model)
+        return _split(graph, stateful)
     except SplitError as error:
         if input is not None or time_axis is not None or window is not None:
             raise
@@ -212,7 +213,7 @@ def split(
         return _unsplit(whole, f"a rule failed: {type(error).__name__}: {error}")
 
 
-def _split(graph: Graph, stateful: bool, model: onnx.ModelProto) -> SplitResult:
+def _split(graph: Graph, stateful: bool) -> SplitResult:
     a = analyse(graph, TABLE, stateful)
     step = GraphBuilder(a, known=False)
     answers = {name: step.take(name) for name in graph.outputs}
@@ -310,7 +311,7 @@ def _parity_limit(graph: Graph) -> float:
 
 def _operators(a: Analysis, step: GraphBuilder) -> tuple[Operator, ...]:
     graph = a.graph
-    found: list[Operator] = []
+    operators: list[Operator] = []
     for node in graph.nodes:
         if all(graph.is_static(o) for o in node.outputs):
             continue
@@ -324,13 +325,13 @@ def _operators(a: Analysis, step: GraphBuilder) -> tuple[Operator, ...]:
         inputs = tuple(i for i in node.inputs if i and not graph.is_static(i))
         outputs = tuple(o for o in node.outputs if o)
         work = cost.macs_of(node, graph.shapes)
-        found.append(Operator(node.name, node.op, place, inputs, outputs, work, share))
-    return tuple(found)
+        operators.append(Operator(node.name, node.op, place, inputs, outputs, work, share))
+    return tuple(operators)
 
 
 def _states(a: Analysis, step: GraphBuilder) -> tuple[State, ...]:
     graph = a.graph
-    found: list[State] = []
+    states: list[State] = []
     entries: list[tuple[str, int, tuple[int, ...], bool]] = []
     for held in step.held.values():
         dims = list(graph.shapes[held.tensor])
@@ -345,12 +346,12 @@ def _states(a: Analysis, step: GraphBuilder) -> tuple[State, ...]:
         fixed = graph.shapes[graph.input][0]
         batch = open_axes[0] if open_axes else (0 if shape and shape[0] == fixed else -1)
         size = prod(abs(d) for d in shape) * DTYPE_SIZE[dtype]
-        found.append(State(name, shape, dtype_name(dtype), batch, recurrent, size))
-    return tuple(found)
+        states.append(State(name, shape, dtype_name(dtype), batch, recurrent, size))
+    return tuple(states)
 
 
 def _costs(graph: Graph, step: Built, pre: Built | None) -> tuple[OutputCost, ...]:
-    found = []
+    costs = []
     for output in graph.outputs:
         whole, _ = live(graph.nodes, [output])
         on, reads = live(step.nodes, [output])
@@ -358,7 +359,7 @@ def _costs(graph: Graph, step: Built, pre: Built | None) -> tuple[OutputCost, ..
         if pre is not None:
             needed = [n for s in pre.outputs if s in reads for n in live(pre.nodes, [s])[0]]
             off = cost.macs(list({id(n): n for n in needed}.values()), pre.shapes)
-        found.append(
+        costs.append(
             OutputCost(
                 output,
                 cost.macs(whole, graph.shapes),
@@ -366,12 +367,11 @@ def _costs(graph: Graph, step: Built, pre: Built | None) -> tuple[OutputCost, ..
                 off,
             )
         )
-    return tuple(found)
+    return tuple(costs)
 
 
 def _whole(model: onnx.ModelProto, input: str | None, stateful: bool) -> SplitResult:
-    initialisers = {t.name for t in model.graph.initializer}
-    names = [i.name for i in model.graph.input if i.name not in initialisers]
+    names = [entry.name for entry in inputs_of(model)]
     return SplitResult(
         input=input or (names[0] if names else ""),
         window=0,

@@ -1,6 +1,6 @@
 """One spelling for each operator, so that fewer rules are needed.
 
-Entry points: `normalise`, `unmerge`.
+Entry points: `canonicalize`, `unmerge`.
 
 * Flatten, Squeeze, Unsqueeze and Reshape become Reshape with a known target ``shape`` attribute;
 * Gemm becomes MatMul and Add, an Einsum that is a matrix product becomes one;
@@ -19,12 +19,13 @@ from typing import Any
 import numpy as np
 from onnx import helper
 
+from tickrt.engines.graph.cells import GATES
 from tickrt.engines.split.graph import Array, Graph, Node, Shape
 
-__all__ = ["normalise", "unmerge"]
+__all__ = ["canonicalize", "unmerge"]
 
 
-def normalise(graph: Graph) -> None:
+def canonicalize(graph: Graph) -> None:
     """Rewrite every operator that has several spellings, in place."""
     nodes: list[Node] = []
     for node in graph.nodes:
@@ -368,7 +369,7 @@ _REWRITES: dict[str, Callable[[Graph, Node], list[Node]]] = {
     **dict.fromkeys(("Conv", "MaxPool", "AveragePool"), _window_op),
     **dict.fromkeys(("GlobalAveragePool", "GlobalMaxPool"), _global_pool),
     **dict.fromkeys((f"Reduce{kind}" for kind in _REDUCTIONS), _reduction),
-    **dict.fromkeys(("LSTM", "GRU", "RNN"), _recurrent),
+    **dict.fromkeys(GATES, _recurrent),
     "Einsum": _einsum,
     "Gemm": _gemm,
     "Slice": _slice,

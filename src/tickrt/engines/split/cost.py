@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from math import prod
 
+from tickrt.engines.graph.cells import GATES
 from tickrt.engines.split.graph import Node, Shape
 
 __all__ = ["macs", "macs_of"]
-
-_GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 
 
 def macs_of(node: Node, shapes: dict[str, Shape]) -> int:
@@ -28,7 +27,7 @@ def macs_of(node: Node, shapes: dict[str, Shape]) -> int:
         return prod(dims(node.outputs[0])) * prod(dims(node.inputs[1])[1:])
     if node.op == "ConvTranspose":
         return prod(dims(node.inputs[0])) * prod(dims(node.inputs[1])[1:])
-    if node.op in _GATES:
+    if node.op in GATES:
         steps, batch = dims(node.inputs[0])[:2]
         return steps * batch * (prod(dims(node.inputs[1])) + prod(dims(node.inputs[2])))
     return 0

@@ -72,7 +72,7 @@ class Rule(ABC):
 
     `flow` runs once per node, in order. `emit` runs for the known rows (in `pre`: all wanted
     positions are known) and for the newest one (in `step`: all wanted positions are fresh); it
-    asks the emitter for its inputs at the positions that it needs and adds nodes.
+    asks the graph builder for its inputs at the positions that it needs and adds nodes.
     """
 
     @abstractmethod

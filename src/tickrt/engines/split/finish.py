@@ -9,8 +9,9 @@ import numpy as np
 import onnx
 from onnx import helper
 
+from tickrt.engines.graph.load import check_onnx
 from tickrt.engines.split.graph import Array, Graph, Node, Shape, build_model, live, probe
-from tickrt.engines.split.simplify import tidy
+from tickrt.engines.split.simplify import simplify
 from tickrt.errors import SplitError
 
 __all__ = ["Built", "Port", "finish"]
@@ -43,7 +44,7 @@ def finish(
     outputs: list[Port],
     answers: dict[str, str],
 ) -> Built:
-    """Name the outputs, tidy, and build.
+    """Name the outputs, simplify, and build.
 
     Args:
         answers: output name → the emitted tensor that it is.
@@ -58,13 +59,10 @@ def finish(
     draft = build_model(graph, name, nodes, constants, list(inputs), list(outputs))
     shapes = _shapes(draft, inputs)
     shapes.update({key: tuple(value.shape) for key, value in constants.items()})
-    nodes = tidy(nodes, shapes, constants, names)
+    nodes = simplify(nodes, shapes, constants, names)
     shapes.update({key: tuple(value.shape) for key, value in constants.items()})
     model = build_model(graph, name, nodes, constants, list(inputs), list(outputs))
-    try:
-        onnx.checker.check_model(model)
-    except Exception as error:
-        raise SplitError(f"the {name} graph is not valid ONNX: {error}") from error
+    check_onnx(model, f"the {name} graph", "a rule of the split is wrong", SplitError)
     return Built(model, nodes, shapes, names)
 
 

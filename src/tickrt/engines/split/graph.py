@@ -1,6 +1,6 @@
 """What the split knows of a model: nodes in order, and of every tensor its shape, type and value.
 
-`Graph` is filled by `prepare.prepare`; the flow analysis and the emitters only read it.
+`Graph` is filled by `prepare.prepare`; the analysis and the graph builders only read it.
 
 A shape is a tuple of ints. A dimension that grows with the batch is written as a negative number:
 ``-1`` is the batch itself, ``-3`` is three times the batch.

@@ -231,8 +231,8 @@ class GraphBuilder:
                 self._known_with_carry(node, keys)
             else:
                 if following and keys:
-                    made = self.a.rule(node).following(self, node, keys)
-                    for key, name in made.items():
+                    following_names = self.a.rule(node).following(self, node, keys)
+                    for key, name in following_names.items():
                         self._bind(self.next_name(self.carried[node.outputs[0], key].name), name)
                 self._produce(
                     node, {o: self._requests[o] for o in node.outputs if o in self._requests}
@@ -291,22 +291,22 @@ class GraphBuilder:
                 fresh[tensor] = tuple(sorted(wanted))
         if fresh:
             self.emitted[node.outputs[0]] = max(fresh.values(), key=len)
-        made = self.a.rule(node).emit(self, node, fresh) if fresh else {}
+        outputs = self.a.rule(node).emit(self, node, fresh) if fresh else {}
         for tensor in wants:
-            self._answer(tensor, made.get(tensor, ""), fresh.get(tensor, ()))
+            self._answer(tensor, outputs.get(tensor, ""), fresh.get(tensor, ()))
 
     def _known_with_carry(self, node: Node, keys: list[str]) -> None:
         wants: dict[str, Positions] = {}
         for tensor in node.outputs:
             if tensor in self._requests:
                 wants[tensor] = tuple(sorted(set().union(*self._requests[tensor])))
-        made = self.a.rule(node).carry(self, node, wants, keys)
+        outputs = self.a.rule(node).carry(self, node, wants, keys)
         for key in keys:
-            self._bind(self.carried[node.outputs[0], key].name, made[key])
+            self._bind(self.carried[node.outputs[0], key].name, outputs[key])
         for tensor, positions in wants.items():
-            self._answer(tensor, made[tensor], positions)
+            self._answer(tensor, outputs[tensor], positions)
 
-    def _answer(self, tensor: str, made: str, at: Positions) -> None:
+    def _answer(self, tensor: str, output: str, at: Positions) -> None:
         """Answer every request for `tensor` from what was made and, in `step`, from a state."""
         axis = self.a.flow(tensor).axis
         requests = self._requests[tensor]
@@ -318,13 +318,13 @@ class GraphBuilder:
         both = ""
         for positions, name in requests.items():
             if set(positions) <= set(at):
-                source, order = made, at
+                source, order = output, at
             elif set(positions) <= set(state):
                 assert held is not None
                 source, order = held.name, state
             else:
                 assert held is not None
-                both = both or self.node("Concat", [held.name, made], {"axis": axis or 0})
+                both = both or self.node("Concat", [held.name, output], {"axis": axis or 0})
                 source, order = both, state + at
             if axis is not None:
                 indices = tuple(order.index(p) for p in positions)
@@ -364,11 +364,11 @@ class GraphBuilder:
     def _static(self, node: Node) -> None:
         """Copy a node whose value depends on the batch size alone."""
         if node.op == "BatchShape":
-            made = [self._batch_shape(node.attrs["dims"], node.attrs["scalar"])]
+            outputs = [self._batch_shape(node.attrs["dims"], node.attrs["scalar"])]
         else:
             inputs = [self.take(i) if i else "" for i in node.inputs]
-            made = self.nodes_of(node.op, inputs, node.attrs, node.outputs, node.domain)
-        for tensor, name in zip(node.outputs, made, strict=True):
+            outputs = self.nodes_of(node.op, inputs, node.attrs, node.outputs, node.domain)
+        for tensor, name in zip(node.outputs, outputs, strict=True):
             for request in self._requests.get(tensor, {}).values():
                 self._bind(request, name)
 

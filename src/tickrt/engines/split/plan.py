@@ -191,22 +191,22 @@ def _make(model: LoopModel, stateful: bool) -> SplitPlan:
 
 
 _FILES = {"pre": "pre.onnx", "step": "step.onnx", "advance": "advance.onnx", "starts": "bank.f32"}
-_SAID = ("mode", "facts", "figures", "why_not")
+_ENTRIES = ("mode", "facts", "figures", "why_not")
 
 
 def _store(plan_: SplitPlan, folder: Path) -> None:
     """A reader sees all of it or nothing."""
-    said = {name: getattr(plan_, name) for name in _SAID}
+    entries = {name: getattr(plan_, name) for name in _ENTRIES}
     with new_folder(folder) as new:
         for name, file in _FILES.items():
             (new / file).write_bytes(getattr(plan_, name))
-        (new / "plan.json").write_text(json.dumps(said), encoding="utf-8")
+        (new / "plan.json").write_text(json.dumps(entries), encoding="utf-8")
 
 
 def _load(folder: Path) -> SplitPlan:
-    said = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
+    entries = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
     data: dict[str, Any] = {name: (folder / file).read_bytes() for name, file in _FILES.items()}
-    return SplitPlan(**data, **{name: said[name] for name in _SAID})
+    return SplitPlan(**data, **{name: entries[name] for name in _ENTRIES})
 
 
 def plan(model: LoopModel, *, stateful: bool = False) -> SplitPlan:
@@ -223,9 +223,9 @@ def plan(model: LoopModel, *, stateful: bool = False) -> SplitPlan:
         pass
     except (OSError, ValueError, KeyError):  # a damaged entry is made again
         shutil.rmtree(folder, ignore_errors=True)
-    made = _make(model, stateful)
+    split_plan = _make(model, stateful)
     try:
-        _store(made, folder)
+        _store(split_plan, folder)
     except OSError:  # a full or read-only disk costs the next start a second, nothing else
         shutil.rmtree(folder, ignore_errors=True)
-    return made
+    return split_plan

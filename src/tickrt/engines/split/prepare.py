@@ -1,7 +1,7 @@
 """From an ONNX model to a `Graph`: shapes found, constants folded, operators in one spelling.
 
 Entry point: `prepare`. Whatever depends on no input is folded; what depends on the batch size alone
-is marked; the rest is spelled by `spelling`.
+is marked; the rest is spelled by `canonicalize`.
 
 Known limits: opset 13 or newer after conversion, one window input, no control flow.
 """
@@ -14,7 +14,9 @@ import onnx.inliner
 import onnx.version_converter
 from onnx import helper, numpy_helper
 
-from tickrt.engines.split.canonicalize import normalise, unmerge
+from tickrt.engines.graph.cells import GATES
+from tickrt.engines.graph.load import inputs_of, metadata_of, opset_of
+from tickrt.engines.split.canonicalize import canonicalize, unmerge
 from tickrt.engines.split.graph import Array, Graph, Node, Shape, in_order, probe
 from tickrt.errors import SplitError
 
@@ -47,15 +49,14 @@ def prepare(
     shape, axis = _input_shape(info, time_axis, window)
     values, shapes = _measure(model, info, shape)
     graph = _read(model, info.name, axis, values, shapes)
-    for step in (_fold, normalise, _drop_aliases, unmerge):
+    for step in (_fold, canonicalize, _drop_aliases, unmerge):
         step(graph)
     return graph
 
 
 def find_input(model: onnx.ModelProto, name: str | None) -> onnx.ValueInfoProto:
     """The window input: `name`, or the only input that is not an initialiser."""
-    initialisers = {tensor.name for tensor in model.graph.initializer}
-    inputs = [entry for entry in model.graph.input if entry.name not in initialisers]
+    inputs = inputs_of(model)
     if name is not None and name not in [entry.name for entry in inputs]:
         raise SplitError(f"no input named {name!r}: the model has {[i.name for i in inputs]}")
     if len(inputs) != 1:
@@ -75,8 +76,7 @@ def _modern(model: onnx.ModelProto) -> onnx.ModelProto:
             raise SplitError(
                 f"{node.op_type} {node.name!r} has a sub-graph: control flow is not split"
             )
-    opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
-    if opset < _MIN_OPSET:
+    if opset_of(model) < _MIN_OPSET:
         model = onnx.version_converter.convert_version(model, _TARGET_OPSET)
     return model
 
@@ -194,10 +194,10 @@ def _read(
         time_axis=axis,
         window=shapes[window_input][axis],
         outputs=[entry.name for entry in model.graph.output],
-        opset=next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx")),
+        opset=opset_of(model),
         imports=list(model.opset_import),
         ir_version=model.ir_version,
-        metadata={entry.key: entry.value for entry in model.metadata_props},
+        metadata=metadata_of(model),
     )
 
 
@@ -216,7 +216,7 @@ def _fold(graph: Graph) -> None:
                 source = source[slice(node.attrs.get("start", 0), node.attrs.get("end"))]
             node.attrs = {"dims": source, "scalar": node.op == "Size"}
             node.op, node.inputs = "BatchShape", []
-        if node.op in ("LSTM", "GRU", "RNN"):
+        if node.op in GATES:
             for index in (5, 6):
                 if _is_zero(graph, node.input(index)):
                     node.inputs[index] = ""

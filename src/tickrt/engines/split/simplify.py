@@ -1,6 +1,6 @@
 """Smaller graphs: `step` runs in microseconds, so every operator that only renames axes counts.
 
-`tidy` removes views: a Transpose that moves only axes of length 1 is a Reshape, a chain of
+`simplify` removes views: a Transpose that moves only axes of length 1 is a Reshape, a chain of
 reshapes is one, and one that changes nothing is none; the last row of a causal mask adds zeros.
 Dead operators go too. Values stay equal bit for bit (but for the sign of a zero).
 """
@@ -11,10 +11,10 @@ import numpy as np
 
 from tickrt.engines.split.graph import Array, Node, Shape, fingerprint, live
 
-__all__ = ["tidy"]
+__all__ = ["simplify"]
 
 
-def tidy(
+def simplify(
     nodes: list[Node], shapes: dict[str, Shape], constants: dict[str, Array], outputs: list[str]
 ) -> list[Node]:
     """Collapse views.

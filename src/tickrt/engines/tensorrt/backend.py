@@ -48,16 +48,16 @@ def default_cache(library: str, version: str, arch: str) -> Path:
 class PlanOpener:
     """Checks and runs plans of one library (`bundle.toolchain.EngineOpener`)."""
 
-    found: Library
+    bindings: Library
 
     def check(self, data: bytes) -> tuple[str, str]:
         """The library's own verdict, where it has one."""
-        validity, reasons = plan_validity(self.found, data)
+        validity, reasons = plan_validity(self.bindings, data)
         return _RESULTS.get(validity, "failed"), ", ".join(reasons) or validity
 
     def runner(self, data: bytes) -> Run:
         """The plan on this machine's GPU. Raises EngineError where it does not load."""
-        return PlanRunner(self.found, data).run
+        return PlanRunner(self.bindings, data).run
 
     def why_not_here(self, built: Builder) -> str:
         """Why this machine cannot run the engines; empty when it can."""
@@ -78,28 +78,28 @@ class PlanBuilder(PlanOpener):
     @property
     def library(self) -> str:
         """``tensorrt`` or ``tensorrt_rtx``."""
-        return self.found.name
+        return self.bindings.name
 
     @property
     def version(self) -> str:
         """The library's."""
-        return self.found.version
+        return self.bindings.version
 
     @property
     def format(self) -> str:
         """The library's name: neither reads the other's plans."""
-        return self.found.name
+        return self.bindings.name
 
     @property
     def driver(self) -> str | None:
         """Only an engine that was tuned on this machine's GPU is tied to its driver."""
         here = gpus()
-        return here[0].driver if here and not self.found.is_rtx else None
+        return here[0].driver if here and not self.bindings.is_rtx else None
 
     @property
     def reproducible(self) -> str:
         """Neither library promises it."""
-        if self.found.is_rtx:
+        if self.bindings.is_rtx:
             return "not always: the library numbers some kernels differently from build to build"
         return "no: tactics are chosen by timing them"
 
@@ -110,7 +110,7 @@ class PlanBuilder(PlanOpener):
         here = gpus()
         if not here:
             raise ConfigError(
-                f"{self.found.name} without a GPU: name one to build for, as --target 8.9"
+                f"{self.bindings.name} without a GPU: name one to build for, as --target 8.9"
             )
         return (here[0].arch,)
 
@@ -119,7 +119,7 @@ class PlanBuilder(PlanOpener):
         targets = self.targets()
         cache = order.timing_cache or default_cache(self.library, self.version, targets[0])
         options = EngineOptions(
-            targets=targets if self.found.is_rtx else (),
+            targets=targets if self.bindings.is_rtx else (),
             profiles=make_profiles(order.inputs, order.profiles),
             workspace=order.workspace or _WORKSPACE.get(order.kind, _WORKSPACE_DEFAULT),
             level=order.level,
@@ -128,7 +128,7 @@ class PlanBuilder(PlanOpener):
             version_compatible=order.version_compatible,
             timing_cache=cache,
         )
-        plan = build_engine(self.found, order.data, options, progress)
+        plan = build_engine(self.bindings, order.data, options, progress)
         return MadeEngine(
             plan.data, plan.layers_before, plan.layers_after, options.profiles, plan.warnings
         )

@@ -278,8 +278,8 @@ def _failure(library: Library, messages: list[tuple[int, str]]) -> BuildError:
     text = errors[-1] if errors else "it gave no reason"
     for pattern, advice in _ADVICE:
         for error in errors:
-            if found := pattern.search(error):
-                parts = found.groupdict()
+            if match := pattern.search(error):
+                parts = match.groupdict()
                 layer = f"layer {parts['layer']!r}: " if parts.get("layer") else ""
                 gpu = f" ({parts['gpu']})" if parts.get("gpu") else ""
                 return BuildError(f"{library.name}: {layer}{parts['why']}{gpu}; {advice}")

@@ -32,14 +32,14 @@ def _read(text: str, inputs: dict[str, TensorInfo]) -> dict[str, Bounds]:
     """One profile's bounds by axis name; parts are joined by commas."""
     bounds: dict[str, Bounds] = {}
     for part in text.split(","):
-        found = _TEXT.fullmatch(part.strip())
-        if not found:
+        match = _TEXT.fullmatch(part.strip())
+        if not match:
             raise ConfigError(f"--profile {part!r}: expected input=min:opt:max, as rows=1:1:128")
-        name = found[1]
+        name = match[1]
         if name not in inputs:
             raise ConfigError(f"--profile {part!r}: no input {name!r}; has {', '.join(inputs)}")
         info, axes = inputs[name], _dynamic(inputs[name])
-        triples = [tuple(int(n) for n in found[i].split("x")) for i in (2, 3, 4)]
+        triples = [tuple(int(n) for n in match[i].split("x")) for i in (2, 3, 4)]
         if any(len(t) != len(triples[0]) for t in triples):
             raise ConfigError(f"--profile {part!r}: min, opt and max have different lengths")
         if len(triples[0]) == len(info.shape) != len(axes):

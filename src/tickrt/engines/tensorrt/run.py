@@ -50,8 +50,8 @@ class PlanRunner:
             raise EngineError(self._why("no execution context"))
 
     def _why(self, what: str) -> str:
-        said = self._messages[-1][1].splitlines()[0] if self._messages else "no reason given"
-        return f"{self._library.name}: {what}: {said}"
+        reason = self._messages[-1][1].splitlines()[0] if self._messages else "no reason given"
+        return f"{self._library.name}: {what}: {reason}"
 
     def run(self, feed: Feed) -> dict[str, np.ndarray[Any, Any]]:
         """Outputs by name for inputs by name. Raises EngineError when it fails."""

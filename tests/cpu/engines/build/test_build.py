@@ -62,7 +62,7 @@ def rtx() -> Any:
 
 def request_for(path: Path, **more: Any) -> BuildRequest:
     if path.stem == "logistic":
-        more.setdefault("keep", ("softmax",))
+        more.setdefault("fp32_layers", ("softmax",))
     if path.stem == "transformer":
         more.setdefault("window", T)
         more.setdefault("profiles", (f"rows=1x4:1x{T}:8x24",))
@@ -208,7 +208,7 @@ def test_stored_scales_rebuild_without_rows(save: Any) -> None:
     for name, data in first.payloads.items():
         assert again.payloads[name] == data, name
     with pytest.raises(PrecisionError, match=r"no stored scale.*--calibrate"):
-        build(replace(rebuild_request(first.manifest, save("lstm")), keep=("softmax",)))
+        build(replace(rebuild_request(first.manifest, save("lstm")), fp32_layers=("softmax",)))
 
 
 def test_a_build_that_is_not_exact_fails(save: Any) -> None:
@@ -223,7 +223,7 @@ def test_a_build_that_is_not_exact_fails(save: Any) -> None:
     ("options", "error", "words"),
     [
         ({"precision": "bf16"}, PrecisionError, "onnxruntime backend cannot compute in it"),
-        ({"keep": ("lstm7",), "precision": "fp16"}, PrecisionError, "fits no layer"),
+        ({"fp32_layers": ("lstm7",), "precision": "fp16"}, PrecisionError, "fits no layer"),
         ({"backend": "tpu"}, ConfigError, "unknown backend .tpu.: there are null, onnxruntime"),
         ({"targets": ("8.9",)}, ConfigError, "--target is for TensorRT"),
         ({"sparse": True}, BuildError, "not 2:4 along the summed axis: lstm0/"),
@@ -262,7 +262,7 @@ def test_sparse_weights_are_checked(tmp_path: Path) -> None:
     )
     assert build(request).manifest.builder.options["sparse"] is True
     with pytest.raises(BuildError, match="head"):
-        build(replace(request, keep=("softmax",)))
+        build(replace(request, fp32_layers=("softmax",)))
 
 
 def test_auto_backend_follows_the_machine(monkeypatch: pytest.MonkeyPatch, save: Any) -> None:

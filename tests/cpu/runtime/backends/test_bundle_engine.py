@@ -13,6 +13,7 @@ import pytest
 from helpers.engine_bench import Bench, do_advance, do_poll, do_submit, outputs
 from helpers.engine_zoo import ZOO, F, T
 from helpers.sessions import market_file, tiny_model, tiny_spec
+from tickrt import backends
 from tickrt.config import SessionConfig, StrategySettings
 from tickrt.engines.build.build import BuildRequest, build, write_built
 from tickrt.engines.build.runnable import runnable
@@ -22,6 +23,7 @@ from tickrt.engines.bundle.format import open_bundle, write_bundle
 from tickrt.errors import BundleError, Code, IncompatibleError, TamperedError
 from tickrt.runtime.backends.onnxruntime.split import SplitEngine
 from tickrt.runtime.backends.onnxruntime.whole import OrtEngine
+from tickrt.runtime.model_source import Source
 from tickrt.runtime.session import Session
 from tickrt.strategy.params import TakerParams
 
@@ -92,8 +94,9 @@ def test_an_encrypted_bundle_needs_its_key(tmp_path: Path) -> None:
         runnable(bundle)
 
 
-def test_plans_are_not_for_this_backend(tmp_path: Path) -> None:
-    path = bundle_of("mlp", tmp_path)
+@pytest.mark.parametrize("split", [True, False])
+def test_plans_are_not_for_this_backend(split: bool, tmp_path: Path) -> None:
+    path = bundle_of("mlp", tmp_path, split=split)
     with open_bundle(path, allow_unsigned=True) as bundle:
         plans = tuple(
             engine.model_copy(update={"format": "tensorrt_rtx"})
@@ -102,9 +105,27 @@ def test_plans_are_not_for_this_backend(tmp_path: Path) -> None:
         manifest = bundle.manifest.model_copy(update={"engines": plans})
         payloads = {entry.name: bundle.payload(entry.name) for entry in bundle.entries}
     write_bundle(path, manifest, payloads)
+    with open_bundle(path, allow_unsigned=True) as bundle:
+        model, plan = runnable(bundle)
+    assert model.format == "tensorrt_rtx"
+    assert (model.window, model.width, model.input, model.output) == (T, F, "rows", "probabilities")
+    source = Source(model, path, bundle.digest, built=True, plan=plan)
+    words = "--backend tensorrt_rtx, .*--rebuild .*x.bundle .*--backend onnxruntime"
+    with pytest.raises(IncompatibleError, match=words):
+        backends.load("onnxruntime", source, None, SessionConfig(data=(path,)))
+
+
+def test_engines_of_several_formats_are_no_model(tmp_path: Path) -> None:
+    path = bundle_of("mlp", tmp_path)
+    with open_bundle(path, allow_unsigned=True) as bundle:
+        first, *others = bundle.manifest.engines
+        mixed = (first.model_copy(update={"format": "tensorrt"}), *others)
+        manifest = bundle.manifest.model_copy(update={"engines": mixed})
+        payloads = {entry.name: bundle.payload(entry.name) for entry in bundle.entries}
+    write_bundle(path, manifest, payloads)
     with (
         open_bundle(path, allow_unsigned=True) as bundle,
-        pytest.raises(IncompatibleError, match="--backend onnxruntime"),
+        pytest.raises(BundleError, match="2 formats: onnx, tensorrt"),
     ):
         runnable(bundle)
 

@@ -118,7 +118,7 @@ def test_onnxruntime_failure_is_kept_until_read(tmp_path: Path) -> None:
 def test_garbage_model_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "bad.onnx"
     path.write_bytes(b"not a model")
-    with pytest.raises(ModelError, match=r"bad\.onnx: not a valid ONNX model"):
+    with pytest.raises(ModelError, match=r"bad\.onnx: not a readable ONNX model"):
         read_model(path)
 
 

@@ -14,7 +14,7 @@ import pytest
 from helpers.engine_bench import Bench, do_advance, do_poll, do_reset, do_submit, outputs
 from helpers.sessions import BTC, config, market, market_file, settings, tiny_model, tiny_spec
 from tickrt.compile.codes import BATCH_END, CLEAR, DEPTH, EXCH, KIND_MASK, LOCAL, SELL
-from tickrt.engines.graph.check import LoopModel, model_info, read_model
+from tickrt.engines.graph.check import LoopModel, loop_model, read_model
 from tickrt.engines.split.plan import SplitPlan, plan
 from tickrt.errors import Code, ConfigError
 from tickrt.market.event_file import save_events
@@ -34,7 +34,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def lstm(kind: str = "LSTM") -> LoopModel:
-    return model_info(recurrent(kind, 2, 6, T, F, seed=3).SerializeToString(), f"{kind}.onnx")
+    return loop_model(recurrent(kind, 2, 6, T, F, seed=3).SerializeToString(), f"{kind}.onnx")
 
 
 def made(mode: str, tmp_path: Path) -> tuple[LoopModel, SplitPlan]:

@@ -79,22 +79,22 @@ def _columns(
     a: Analysis, node: Node, axis: int, fresh: frozenset[int], rank: int
 ) -> tuple[Columns | None, bool]:
     """The output's columns, and whether the known rows are still known."""
-    found: list[tuple[str, Columns]] = []
+    with_columns: list[tuple[str, Columns]] = []
     for tensor in node.inputs:
         columns = None if a.graph.is_static(tensor) else a.flow(tensor).columns
         if columns is not None:
-            found.append(
+            with_columns.append(
                 (tensor, replace(columns, axis=columns.axis + rank - a.graph.rank(tensor)))
             )
-    if not found:
+    if not with_columns:
         return None, True
-    if any(columns != found[0][1] for _, columns in found):
+    if any(columns != with_columns[0][1] for _, columns in with_columns):
         return None, False
-    columns = found[0][1]
-    others = [i for i in node.inputs if i and i not in {t for t, _ in found}]
+    columns = with_columns[0][1]
+    others = [i for i in node.inputs if i and i not in {t for t, _ in with_columns}]
     if any(i not in a.graph.constants for i in others):
         return None, False
-    if columns.kind == "fresh" and _hides(a, node, found[0][0], axis, fresh, columns):
+    if columns.kind == "fresh" and _hides(a, node, with_columns[0][0], axis, fresh, columns):
         return replace(columns, kind="masked"), True
     kind = _after(node, columns.kind, [a.graph.constants[i] for i in others])
     return (replace(columns, kind=kind), True) if kind else (None, False)

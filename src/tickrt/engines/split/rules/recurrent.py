@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tickrt.engines.graph.cells import lstm_cell
+from tickrt.engines.graph.cells import ACTIVATIONS, lstm_cell
 from tickrt.engines.split.dependence import Analysis, Flow, Positions, Rule
 from tickrt.engines.split.graph import Array, Node
 from tickrt.engines.split.graph_builder import GraphBuilder
@@ -47,7 +47,6 @@ class State(NamedTuple):
 class Recurrent(Rule):
     """What the three layers share; a subclass writes out one step."""
 
-    default_activations: tuple[str, ...] = ()
     plain_attrs = frozenset({"direction", "hidden_size", "activations"})
 
     def flow(self, a: Analysis, node: Node) -> list[Flow] | str:
@@ -93,12 +92,12 @@ class Recurrent(Rule):
         hidden = out.a.graph.shapes[node.inputs[2]][2]
         state = State(*(out.reshape(n, (-1, hidden)) for n in names[1:]))
         if self.written_out(out.a, node):
-            made = self.recurrent_half(out, node, state)
+            outputs = self.recurrent_half(out, node, state)
         else:
-            made = dict(zip(self._native_keys(), state, strict=False))
+            outputs = dict(zip(self._native_keys(), state, strict=False))
         for output, positions in wants.items():
-            made[output] = out.pick(names[0], 0, positions, first)
-        return made
+            outputs[output] = out.pick(names[0], 0, positions, first)
+        return outputs
 
     def following(self, out: GraphBuilder, node: Node, keys: list[str]) -> dict[str, str]:
         if not self.written_out(out.a, node):
@@ -181,7 +180,7 @@ class Recurrent(Rule):
             first == a.graph.shapes[node.inputs[0]][0] - 1
             and not node.input(7)
             and not (set(node.attrs) - self.plain_attrs)
-            and self.activations(node) == self.default_activations
+            and self.activations(node) == ACTIVATIONS[node.op]
             and all(node.inputs[i] in a.graph.constants for i in (1, 2, 3) if node.input(i))
         )
 
@@ -189,7 +188,7 @@ class Recurrent(Rule):
         """Names of the layer's activations."""
         names = node.attrs.get("activations")
         if not names:
-            return self.default_activations
+            return ACTIVATIONS[node.op]
         return tuple(n.decode() if isinstance(n, bytes) else n for n in names)
 
     # The operator as it is -------------------------------------------------------------------
@@ -237,29 +236,27 @@ class Recurrent(Rule):
         start: State | None,
     ) -> dict[str, str]:
         names = self._operator(out, node, span, start)
-        made: dict[str, str] = {}
+        outputs: dict[str, str] = {}
         for output, name in zip(node.outputs, names, strict=False):
             if output in wants and output == node.outputs[0]:
                 indices = tuple(p - span[0] for p in wants[output])
-                made[output] = out.pick(name, 0, indices, len(span))
+                outputs[output] = out.pick(name, 0, indices, len(span))
             elif output in wants:
-                made[output] = name
-        return made
+                outputs[output] = name
+        return outputs
 
     def _outputs(self, out: GraphBuilder, node: Node, state: State) -> dict[str, str]:
         hidden = out.a.graph.shapes[node.inputs[2]][2]
-        made: dict[str, Any] = {node.outputs[0]: out.reshape(state.h, (1, 1, -1, hidden))}
+        outputs: dict[str, Any] = {node.outputs[0]: out.reshape(state.h, (1, 1, -1, hidden))}
         for output, name in zip(node.outputs[1:], state, strict=False):
             if output:
-                made[output] = out.reshape(name, (1, -1, hidden))
-        return made
+                outputs[output] = out.reshape(name, (1, -1, hidden))
+        return outputs
 
 
 @register("LSTM")
 class LSTM(Recurrent):
     """Gates in the order i, o, f, c."""
-
-    default_activations = ("Sigmoid", "Tanh", "Tanh")
 
     def cell(self, out: GraphBuilder, node: Node, row: str, weights: Weights) -> State:
         h = weights.hidden
@@ -283,7 +280,6 @@ class LSTM(Recurrent):
 class GRU(Recurrent):
     """Gates in the order z, r, h; linear_before_reset as PyTorch has it, and without."""
 
-    default_activations = ("Sigmoid", "Tanh")
     plain_attrs = Recurrent.plain_attrs | {"linear_before_reset"}
 
     def cell(self, out: GraphBuilder, node: Node, row: str, weights: Weights) -> State:
@@ -304,10 +300,10 @@ class GRU(Recurrent):
         return State(out.node("Add", [candidate, keep]))
 
     def recurrent_half(self, out: GraphBuilder, node: Node, state: State) -> dict[str, str]:
-        made = {"hidden": state.h}
+        carried = {"hidden": state.h}
         for key, (matrix, bias) in self._halves(node, self.weights(out.a, node)).items():
-            made[key] = self.hidden_gemm(out, state.h, matrix, bias)
-        return made
+            carried[key] = self.hidden_gemm(out, state.h, matrix, bias)
+        return carried
 
     def start_from(self, node: Node, weights: Weights, h: Array, c: Array) -> dict[str, Array]:
         halves = self._halves(node, weights)
@@ -326,8 +322,6 @@ class GRU(Recurrent):
 @register("RNN")
 class RNN(Recurrent):
     """One gate."""
-
-    default_activations = ("Tanh",)
 
     def cell(self, out: GraphBuilder, node: Node, row: str, weights: Weights) -> State:
         recurrent = self.carried(out, node, "gates", weights.hidden)

@@ -159,11 +159,11 @@ class Conv(Pool):
         first, last = (int(p) for p in key.removeprefix("sum").split("_"))
         share = self._share(out.a, node, slide, range(first, last + 1))
         assert share is not None
-        made = {key: share.part(out, node, slide, range(share.first_fresh), bias=True)}
+        parts = {key: share.part(out, node, slide, range(share.first_fresh), bias=True)}
         if wants:
             rest = [out.take(i) for i in node.inputs[1:]]
-            made.update({o: _plain(out, node, slide, p, rest) for o, p in wants.items()})
-        return made
+            parts.update({o: _plain(out, node, slide, p, rest) for o, p in wants.items()})
+        return parts
 
     def _share(self, a: Analysis, node: Node, slide: Slide, hull: range) -> _Share | None:
         """How the outputs `hull` split into known and fresh taps; None where nothing is known."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tickrt.backends import Probe
-from tickrt.errors import ConfigError
+from tickrt.errors import ConfigError, IncompatibleError
 
 if TYPE_CHECKING:
     from tickrt.config import SessionConfig
@@ -45,14 +45,22 @@ def load(source: Source, ring: RowRing, settings: SessionConfig) -> Engine:
 
     Raises:
         ConfigError: the settings ask for what the model or bundle does not have.
+        IncompatibleError: the bundle was built by another backend.
         ModelError: ONNX Runtime cannot load it.
     """
+    from tickrt.engines.graph.check import ONNX
     from tickrt.runtime.backends.onnxruntime.split import SplitEngine
     from tickrt.runtime.backends.onnxruntime.whole import OrtEngine
 
-    found = _plan(source, settings)
-    if found is not None:
-        return SplitEngine(source.model, found, ring, settings.threads)
+    if source.model.format != ONNX:
+        raise IncompatibleError(
+            f"{source.path}: its engines were built by the backend {source.model.format!r}: run it "
+            f"with --backend {source.model.format}, or build it for this one with: tickrt build "
+            f"--rebuild {source.path} -o X.bundle --backend onnxruntime"
+        )
+    split_plan = _plan(source, settings)
+    if split_plan is not None:
+        return SplitEngine(source.model, split_plan, ring, settings.threads)
     return OrtEngine(source.model, ring, settings.threads)
 
 
@@ -72,7 +80,7 @@ def _plan(source: Source, settings: SessionConfig) -> SplitPlan | None:
         return source.plan
     if not settings.split:
         return None
-    made = plan(source.model, stateful=stateful)
-    if stateful and not made.usable:
-        raise ConfigError(f"{name}: cannot run with carried state: {made.why_not}")
-    return made if made.usable else None
+    split_plan = plan(source.model, stateful=stateful)
+    if stateful and not split_plan.usable:
+        raise ConfigError(f"{name}: cannot run with carried state: {split_plan.why_not}")
+    return split_plan if split_plan.usable else None
