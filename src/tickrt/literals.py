@@ -21,7 +21,7 @@ __all__ = [
 ]
 
 PolicyKind = Literal["taker", "maker"]
-GatewayKind = Literal["paper", "hftbacktest"]
+GatewayKind = Literal["paper", "null", "hftbacktest"]
 # How our place in a queue advances when quantity before us is cancelled; hftbacktest's names.
 QueueModel = Literal[
     "risk_adverse", "log_prob", "log_prob2", "power_prob", "power_prob2", "power_prob3"

@@ -66,6 +66,7 @@ PUBLIC = {
         "GATEWAYS",
         "POLICIES",
         "HftbacktestSettings",
+        "NullSettings",
         "PaperSettings",
         "SessionConfig",
         "StrategySettings",

@@ -112,6 +112,6 @@ def make_report(**values: Any) -> Report:
         "compile_s": 0.0,
         "startup_s": 0.0,
         "machine": Machine(cpu="a CPU", cores=2, system="Linux", python="3.11"),
-        "config": {"paper": True},
+        "config": {"gateway": {"kind": "paper"}},
     }
     return Report(**(given | values))

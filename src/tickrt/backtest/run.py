@@ -121,6 +121,7 @@ class Backtest(LoopRun):
         Raises:
             TickrtError: what stopped it.
         """
+        self._play_once()
         total = len(self.events)
         ended = self._play(lambda: self._replay(self.events), total, progress)
         refused = self.venue.refused

@@ -69,6 +69,8 @@ CANCELLED: Final = 5
 REJECTED: Final = 6
 EXPIRED: Final = 7
 
+ORDER_SLOTS: Final = 64  # orders that one strategy may have live
+
 # What happens to an order (`execution.state_machine.OrderEvent`).
 SENT: Final = 0
 ACK: Final = 1

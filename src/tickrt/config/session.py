@@ -19,6 +19,7 @@ from pydantic import (
     ConfigDict,
     Field,
     Strict,
+    field_validator,
     model_validator,
 )
 
@@ -34,6 +35,7 @@ __all__ = [
     "GATEWAYS",
     "POLICIES",
     "HftbacktestSettings",
+    "NullSettings",
     "PaperSettings",
     "SessionConfig",
     "StrategySettings",
@@ -57,6 +59,13 @@ class PaperSettings:
     """The paper gateway of `tickrt run`: it answers orders at once, from the book as it is."""
 
     kind: Literal["paper"] = "paper"
+
+
+@dataclass(frozen=True)
+class NullSettings:
+    """Nobody answers: orders are taken and forgotten. To measure all the rest."""
+
+    kind: Literal["null"] = "null"
 
 
 @dataclass(frozen=True)
@@ -87,11 +96,16 @@ class HftbacktestSettings(VenueConfig):
             )
 
 
-Gateway = PaperSettings | HftbacktestSettings
-GATEWAYS: dict[GatewayKind, type[PaperSettings] | type[HftbacktestSettings]] = {
+Gateway = PaperSettings | NullSettings | HftbacktestSettings
+GATEWAYS: dict[GatewayKind, type[Gateway]] = {
     "paper": PaperSettings,
+    "null": NullSettings,
     "hftbacktest": HftbacktestSettings,
 }
+
+
+_SLOWEST, _FASTEST = 1e-3, 1e6
+_SPEEDS = "0.001x … 1000000x"
 
 
 def policy_kind(policy: TakerParams | MakerParams) -> PolicyKind:
@@ -175,9 +189,8 @@ class SessionConfig(_Frozen):
         pace: ``max``, ``realtime`` or a speed such as ``10x``, relative to the recorded times.
         pin_cpu: pin the hot thread to this core.
         healthy_needed: healthy results in a row that end a fallback.
-        paper: answer the orders with the built-in paper gateway.
-        gateway: who answers the orders: kind = "paper" (`tickrt run`) or "hftbacktest"
-            (`tickrt backtest`), and its settings.
+        gateway: who answers the orders: kind = "paper" (`tickrt run`), "hftbacktest"
+            (`tickrt backtest`) or "null" (nobody), and its settings.
         out: folder of the report; not set: a new one, ``out/<command>-<time>``.
     """
 
@@ -194,7 +207,6 @@ class SessionConfig(_Frozen):
     trust: tuple[str, ...] = ()
     bundle_key: str | None = None
     allow_unsigned: Switch = False
-    paper: Switch = True
     gateway: Annotated[Gateway, BeforeValidator(lambda v: _by_kind(v, GATEWAYS, "paper"))] = Field(
         default_factory=PaperSettings
     )
@@ -209,6 +221,18 @@ class SessionConfig(_Frozen):
             return {**value, "data": (value["data"],)}
         return value
 
+    @field_validator("strategies")
+    @classmethod
+    def _names(cls, strategies: tuple[StrategySettings, ...]) -> tuple[StrategySettings, ...]:
+        """Names of their own: a report and its tables tell strategies apart by them."""
+        seen: dict[str, int] = {}
+        for i, name in enumerate(strategy.name for strategy in strategies):
+            if name in seen:
+                raise refuse(f"[{i}].name", f"{name!r} is strategies[{seen[name]}]'s already")
+            if name is not None:
+                seen[name] = i
+        return strategies
+
 
 def _backend(name: str) -> str:
     try:
@@ -218,6 +242,10 @@ def _backend(name: str) -> str:
 
 
 def _pace(value: object) -> object:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        if value == 0 or _SLOWEST <= value < _FASTEST:
+            return value
+        raise refuse("", f"expected 0 (max) or a speed of {_SPEEDS}, got {value!r}")
     if not isinstance(value, str):
         return value
     try:
@@ -240,9 +268,9 @@ def parse_pace(text: str) -> float:
         speed = float(text.removesuffix("x"))
     except ValueError:
         speed = -1.0
-    if not 1e-3 <= speed < 1e6:  # slower, and a clock of 64 bits runs over
+    if not _SLOWEST <= speed < _FASTEST:
         raise ConfigError(
-            f"expected max, realtime or a speed of 0.001x … 1000000x, such as 10x, got {text!r}"
+            f"expected max, realtime or a speed of {_SPEEDS}, such as 10x, got {text!r}"
         )
     return speed
 

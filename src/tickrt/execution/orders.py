@@ -14,12 +14,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from tickrt.compile.codes import ORDER_SLOTS
 from tickrt.errors import ConfigError
 from tickrt.execution.state_machine import TABLE
 
-__all__ = ["SLOTS", "Orders", "new_orders"]
-
-SLOTS = 64  # orders per strategy
+__all__ = ["Orders", "new_orders"]
 
 
 class Orders(NamedTuple):
@@ -50,7 +49,7 @@ def new_orders(strategies: int) -> Orders:
     """
     if strategies < 1:
         raise ConfigError(f"orders: expected at least one strategy, got {strategies}")
-    shape = (strategies, SLOTS)
+    shape = (strategies, ORDER_SLOTS)
 
     def whole(*size: int) -> NDArray[np.int64]:
         return np.zeros(size, np.int64)

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 __all__ = ["EventSource", "Features", "features", "make_labels", "replay_rows", "source_of"]
 
+_LONGEST_NS = 10**18  # of a label: thirty years; a time and this fit an int64
+
 F4 = NDArray[np.float32]
 F8 = NDArray[np.float64]
 I8 = NDArray[np.int64]
@@ -284,13 +286,17 @@ def features(
             array, or a foreign file).
 
     Raises:
-        ConfigError: the horizon is not positive, or the instrument is not known.
+        ConfigError: the horizon is not a number of ns, or the instrument is not known.
         DataError: the events cannot be used, name no instrument, or make fewer rows than a window.
         BookError: the book refused an event, or was crossed after a batch.
         SpecError: the spec cannot be read, or a user's column cannot be used.
     """
-    if horizon_ns is not None and horizon_ns <= 0:
-        raise ConfigError(f"features: horizon_ns: expected 1 or more, got {horizon_ns!r}")
+    if horizon_ns is not None and not (
+        isinstance(horizon_ns, int | np.integer) and 0 < horizon_ns <= _LONGEST_NS
+    ):
+        raise ConfigError(
+            f"features: horizon_ns: expected whole ns, 1 … {_LONGEST_NS:.0e}, got {horizon_ns!r}"
+        )
     found = spec if isinstance(spec, FeatureSpec) else load_spec(Path(spec))
     source = source_of(events, instrument)
     made = replay_rows(source, found)

@@ -1,6 +1,6 @@
 """The state of feature streams: one record of arrays for all (symbol, spec) pairs of a session.
 
-`new_streams` lays out a `Streams` for the kernels in `features.kernels`; `window` is the newest T
+`new_streams` lays out a `Streams` for the kernels in `feature.kernels`; `window` is the newest T
 rows as a view. A stream's rows live in a mirrored ring of 2·T rows: row q is written at slot
 ``q % T`` and at ``q % T + T``, so the newest window is contiguous and is never copied.
 

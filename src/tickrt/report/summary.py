@@ -40,7 +40,8 @@ def assumed(report: Report) -> list[str]:
 
 def _run(report: Report) -> list[str]:
     sentences = []
-    if report.config.get("paper", True):
+    gateway = report.config.get("gateway")
+    if not gateway or gateway.get("kind") != "null":
         sentences.append(
             "Orders are answered by the paper gateway: at once, at the displayed prices, without "
             "impact. For a result in money: tickrt backtest."

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from tickrt.compile import codes
 from tickrt.errors import ConfigError
+from tickrt.strategy.params import LARGEST
 
 __all__ = [
     "MAX_SYMBOLS",
@@ -35,7 +36,6 @@ __all__ = [
 ]
 
 MAX_SYMBOLS = 128
-LARGEST = 1 << 53  # up to here a float64 holds every whole number
 LIMITS_WIDTH = 16
 RECENT = 16  # orders that the duplicate check remembers
 MAX_MESSAGES = 1024  # largest `max_messages`

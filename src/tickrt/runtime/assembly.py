@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tickrt import backends
-from tickrt.config import SessionConfig, StrategySettings
+from tickrt.config import NullSettings, SessionConfig, StrategySettings
+from tickrt.config.session import policy_kind
 from tickrt.engines.graph.check import check_spec
 from tickrt.errors import ConfigError
 from tickrt.execution.gateways.gateway import (
@@ -32,7 +33,6 @@ from tickrt.risk.limits import new_risk
 from tickrt.runtime.backends.handle import Engine, RowRing, new_engines
 from tickrt.runtime.loop.state import RECORDS, Loop, LoopSettings, new_loop, new_wiring
 from tickrt.runtime.model_source import Source, load_source
-from tickrt.strategy.params import TakerParams
 from tickrt.strategy.state import Mode, StrategyConfig, new_strategies
 
 __all__ = ["Assembly", "StrategySlot", "assemble"]
@@ -91,15 +91,32 @@ def _spec_of(settings: StrategySettings, source: Source) -> FeatureSpec:
     return load_spec(name)
 
 
+def _names(strategies: Sequence[StrategySettings]) -> list[str]:
+    """Each strategy's name; one without is called by its policy, numbered where that is taken."""
+    taken = {settings.name for settings in strategies}
+    names = []
+    for settings in strategies:
+        name = settings.name or policy_kind(settings.policy)
+        kind, number = name, 1
+        while settings.name is None and name in taken:
+            number += 1
+            name = f"{kind} {number}"
+        taken.add(name)
+        names.append(name)
+    return names
+
+
 def _slot(
-    config: SessionConfig, settings: StrategySettings, markets: Sequence[Instrument]
+    config: SessionConfig,
+    settings: StrategySettings,
+    name: str,
+    markets: Sequence[Instrument],
 ) -> StrategySlot:
     symbols = [market.symbol for market in markets]
     wanted = settings.symbol or symbols[0]
     if wanted not in symbols:
         raise ConfigError(f"strategy symbol {wanted!r} is not in the data: {', '.join(symbols)}")
     symbol = symbols.index(wanted)
-    policy = "taker" if isinstance(settings.policy, TakerParams) else "maker"
     source: Source | None = None
     needs_model = backends.probe(config.backend).needs_model
     if not needs_model and settings.spec is not None:
@@ -110,7 +127,7 @@ def _slot(
         check_spec(source.model, spec)
     if not needs_model:
         source = None
-    return StrategySlot(settings.name or policy, settings, symbol, markets[symbol], spec, source)
+    return StrategySlot(name, settings, symbol, markets[symbol], spec, source)
 
 
 def _ring(streams: Streams, k: int) -> RowRing:
@@ -126,7 +143,8 @@ def _engine(config: SessionConfig, slot: StrategySlot, ring: RowRing) -> Engine:
 
 
 def _gateway(config: SessionConfig, context: GatewayContext) -> GatewayLike:
-    return PaperGateway(context) if config.paper else NullGateway()
+    nobody = isinstance(config.gateway, NullSettings)
+    return NullGateway() if nobody else PaperGateway(context)
 
 
 def assemble(
@@ -149,7 +167,10 @@ def assemble(
     if len({market.symbol for market in markets}) != len(markets):
         raise ConfigError(f"two files of one symbol: {[market.symbol for market in markets]}")
     slots = sorted(
-        (_slot(config, settings, markets) for settings in config.strategies),
+        (
+            _slot(config, settings, name, markets)
+            for settings, name in zip(config.strategies, _names(config.strategies), strict=True)
+        ),
         key=lambda slot: slot.engine_key,
     )
     stream_keys = sorted({slot.stream_key for slot in slots})

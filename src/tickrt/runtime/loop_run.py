@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tickrt.compile import codes
 from tickrt.config import SessionConfig
-from tickrt.errors import EngineError, raise_code
+from tickrt.errors import ConfigError, EngineError, raise_code
 from tickrt.execution.gateways.gateway import GatewayLike, GatewayMaker
 from tickrt.market.instrument import Instrument
 from tickrt.memory.ring import FeedView
@@ -50,6 +50,7 @@ class LoopRun:
     ) -> None:
         self.config, self.markets, self.feed = config, tuple(markets), feed
         self.startup_s = 0.0
+        self._played = False
         self.compile_s = 0.0
         self.assembly = assemble(config, self.markets, feed, gateway)
         self.recorder = Recorder(self.assembly.records, len(self.assembly.slots), keep=keep_records)
@@ -83,6 +84,16 @@ class LoopRun:
             raise EngineError(f"{self._where()}: {problem}")
         raise_code(ended.code, self._where())
         return ended
+
+    def _play_once(self) -> None:
+        """Files are read once.
+
+        Raises:
+            ConfigError: they were.
+        """
+        if self._played:
+            raise ConfigError("files are played once: make a new session to play them again")
+        self._played = True
 
     def _where(self) -> str:
         """The event at which the loop stopped, for a message."""

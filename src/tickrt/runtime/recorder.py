@@ -7,8 +7,7 @@ loop has ended. It reads in a thread of its own, without the GIL, 2¹⁵ records
 Invariants: memory does not grow with the session: each strategy's signals are thinned while they
 come (at `2 · SERIES` every second one is dropped, and only every second, fourth, … one is taken
 from there on; the newest is always held), and the first `FILLS` fills are held. With `keep` every
-record
-also goes to a temporary file, which has no name and is gone with the recorder.
+record also goes to a temporary file, which has no name and is gone with the recorder.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from __future__ import annotations
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from typing import IO, NamedTuple
 
 import numpy as np
@@ -125,9 +125,9 @@ class Recorder:
         try:
             if self._file is not None:
                 self._file.write(self._out[:count].tobytes())
-        except OSError as error:
+        except Exception as error:  # raised again by finish
             self.error = self.error or error
-            self._file, self.held.keep[0] = None, 0
+            self._drop()
 
     def count(self, kind: int) -> int:
         """How many records of a kind were read."""
@@ -167,6 +167,11 @@ class Recorder:
     def close(self) -> None:
         """Drop what was kept."""
         self._closed = True
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        self._drop()
+
+    def _drop(self) -> None:
+        self.held.keep[0] = 0
+        file, self._file = self._file, None
+        if file is not None:
+            with suppress(OSError):  # a full disk refuses what is still buffered
+                file.close()

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from tickrt.config import SessionConfig, pace_text
-from tickrt.errors import ConfigError
 from tickrt.execution.gateways.gateway import GatewayLike, GatewayMaker
 from tickrt.feeds.file_feeder import FileFeeder
 from tickrt.market.event_file import instruments_of
@@ -63,7 +62,6 @@ class Session(LoopRun):
         started = time.perf_counter()
         self._companions: list[Companion] = []
         self._first_ns = self._total = 0
-        self._played = False
         if feed is None:
             view, markets = self._open_files(config)
         else:
@@ -107,9 +105,8 @@ class Session(LoopRun):
             ConfigError: its files were played before.
             TickrtError: what stopped the loop, with the file and the event.
         """
-        if self._companions and self._played:
-            raise ConfigError("a session plays its files once: make a new one to play them again")
-        self._played = True
+        if self._companions:
+            self._play_once()
         loop = self.assembly.loop
         ended = self._play(
             lambda: int(run(self.feed, loop, self._pace())),

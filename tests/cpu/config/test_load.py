@@ -26,7 +26,6 @@ healthy_needed = 5
 trust = ["file:desk.pub", "env:DESK"]
 bundle_key = "file:/keys/aes"
 allow_unsigned = true
-paper = false
 
 [gateway]
 kind = "hftbacktest"
@@ -67,7 +66,7 @@ def test_everything_can_be_set(tmp_path: Path) -> None:
     assert (config.split, config.stateful, config.deadline_us) == (False, True, 500)
     assert config.trust == (f"file:{tmp_path}/desk.pub", "env:DESK")
     assert config.bundle_key == "file:/keys/aes"
-    assert (config.allow_unsigned, config.paper) == (True, False)
+    assert config.allow_unsigned is True
     assert config.healthy_needed == 5
     assert config.gateway == HftbacktestSettings(
         queue_model="power_prob2",
@@ -124,7 +123,15 @@ def test_a_models_name_is_a_path_where_there_is_such_a_file(tmp_path: Path, name
         ("strategies = 3", "$.strategies: expected a list, got 3"),
         ("strategies = [3]", "$.strategies[0]: expected a table, got 3"),
         ('gateway = "paper"', "$.gateway: expected a table, got 'paper'"),
-        ('gateway = {kind = "nyse"}', "$.gateway.kind: expected paper or hftbacktest, got 'nyse'"),
+        (
+            'gateway = {kind = "nyse"}',
+            "$.gateway.kind: expected paper or null or hftbacktest, got 'nyse'",
+        ),
+        (
+            '[[strategies]]\nname = "a"\n[[strategies]]\nname = "a"',
+            "$.strategies[1].name: 'a' is strategies[0]'s already",
+        ),
+        ("pace = 1e-12", "$.pace: expected 0 (max) or a speed of 0.001x"),
         ("gateway = {queue_power = 2.0}", "$.gateway.queue_power: unknown; there are kind"),
         (
             'gateway = {kind = "hftbacktest", queue_model = "x"}',

@@ -7,9 +7,10 @@ import pytest
 
 from helpers.desk import INVERSE, Desk, desk, intent
 from tickrt.compile.codes import CANCEL
+from tickrt.compile.codes import ORDER_SLOTS as SLOTS
 from tickrt.errors import Code, ConfigError
 from tickrt.execution.kernels import on_report, on_sent, open_exposure
-from tickrt.execution.orders import SLOTS, new_orders
+from tickrt.execution.orders import new_orders
 from tickrt.execution.state_machine import OrderEvent, OrderState
 
 E, S = OrderEvent, OrderState

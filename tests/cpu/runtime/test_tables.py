@@ -83,7 +83,7 @@ def test_what_is_gone_or_was_not_kept_says_so(made: SessionConfig) -> None:
         session.run()
         with pytest.raises(ConfigError, match="keep_records=True"):
             _ = session.tables.fills
-        with pytest.raises(ConfigError, match="plays its files once"):
+        with pytest.raises(ConfigError, match="files are played once"):
             session.run()
     with Session(made) as session:
         session.run()

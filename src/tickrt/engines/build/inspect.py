@@ -219,6 +219,8 @@ def diff(a: Path, b: Path) -> list[tuple[str, Any, Any]]:
     """
     sides: list[dict[str, Any]] = []
     for path in (a, b):
+        with open_bundle(path, allow_unsigned=True) as bundle:
+            bundle.verify()  # the manifests say what the payloads should be
         facts = describe(path)
         del facts["path"]
         flat: dict[str, Any] = {}

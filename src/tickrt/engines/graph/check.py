@@ -37,7 +37,7 @@ _MIN_OPSET = 13
 
 
 class SpecLike(Protocol):
-    """What is needed of a feature spec (`features.spec.FeatureSpec` has it)."""
+    """What is needed of a feature spec (`feature.spec.FeatureSpec` has it)."""
 
     @property
     def name(self) -> str: ...

@@ -17,6 +17,7 @@ from tickrt.compile.codes import (
     CANCEL_REJECT,
     EXPIRE,
     OK,
+    ORDER_SLOTS,
     PARTIAL_FILL,
     REJECT,
     VENUE_FAILED,
@@ -32,7 +33,7 @@ from tickrt.compile.intrinsics import (
     store_release,
 )
 from tickrt.compile.jit import kernel_internal
-from tickrt.execution.gateways.kernels import SLOTS, free_slot, publish_report
+from tickrt.execution.gateways.kernels import free_slot, publish_report
 from tickrt.memory.records import INTENT_DTYPE, REPORT_DTYPE
 from tickrt.memory.ring import FeedView, Ring
 
@@ -50,7 +51,7 @@ NOT_ASKED, WANTED, ASKED = 0, 1, 2  # VenueState.cancel
 
 
 class VenueState(NamedTuple):
-    """The venue as compiled code sees it; P strategies, their live orders in `SLOTS` slots each."""
+    """The venue as compiled code sees it; P strategies, live orders in `ORDER_SLOTS` slots each."""
 
     calls: np.ndarray  # i8[7] addresses of CALLS
     get: np.ndarray  # i8[1] address of hftbacktest's orders_get
@@ -62,11 +63,11 @@ class VenueState(NamedTuple):
     symbol: np.ndarray  # i8[P]
     tick_size: np.ndarray  # f8[P]
     lot_size: np.ndarray  # f8[P]
-    order_id: np.ndarray  # i8[P, SLOTS]; 0 = free
-    lots: np.ndarray  # i8[P, SLOTS] as ordered
-    filled: np.ndarray  # i8[P, SLOTS] lots reported so far
-    acked: np.ndarray  # i8[P, SLOTS]
-    cancel: np.ndarray  # i8[P, SLOTS] whether a cancel is wanted, or asked for
+    order_id: np.ndarray  # i8[P, ORDER_SLOTS]; 0 = free
+    lots: np.ndarray  # i8[P, ORDER_SLOTS] as ordered
+    filled: np.ndarray  # i8[P, ORDER_SLOTS] lots reported so far
+    acked: np.ndarray  # i8[P, ORDER_SLOTS]
+    cancel: np.ndarray  # i8[P, ORDER_SLOTS] whether a cancel is wanted, or asked for
     live: np.ndarray  # i8[P] how many slots are in use
     cursor: np.ndarray  # i8[P] where the search for a slot starts
 
@@ -77,7 +78,7 @@ def new_state(calls, get, pointer, short_lots, rings, symbols, sizes):
     `rings`: views of the order and the report queue; `sizes`: (tick, lot) size of each strategy.
     """
     count = len(symbols)
-    shape = (count, SLOTS)
+    shape = (count, ORDER_SLOTS)
     tick_lot = np.array(sizes, np.float64).reshape(count, 2)
     return VenueState(
         calls=np.array(calls, np.int64),
@@ -252,7 +253,7 @@ def enter(v, p, intent, ts_ns):
 @kernel_internal
 def cancel(v, p, order_id):
     """A cancel of ours: ask now, or as soon as the venue has answered the order."""
-    for c in range(SLOTS):
+    for c in range(ORDER_SLOTS):
         if v.order_id[p, c] == order_id:
             v.cancel[p, c] = WANTED
             ask_cancel(v, p, c)
@@ -283,7 +284,7 @@ def venue_read_reports(ctx, ts_ns):
         before = v.live[p]
         if before == 0 or code < 0:
             continue
-        for c in range(SLOTS):
+        for c in range(ORDER_SLOTS):
             if v.order_id[p, c] != 0:
                 code = min(code, read_order(v, p, c, ts_ns))
         if v.live[p] < before and shares_no_order(v, p):

@@ -1,14 +1,12 @@
 """What gateways share: how a report is published, how orders are thrown away.
 
-Entry points: `publish_report`; `free_slot` of a gateway with `SLOTS` orders for each strategy;
-`discard`, a C function.
+Entry points: `publish_report`; `free_slot` of a gateway with `ORDER_SLOTS` orders a strategy; the C
+function `discard`.
 """
 
-from tickrt.compile.codes import OK, RING_FULL
+from tickrt.compile.codes import OK, ORDER_SLOTS, RING_FULL
 from tickrt.compile.intrinsics import load_acquire, load_i64, store_release
 from tickrt.compile.jit import kernel_internal
-
-SLOTS = 64  # live orders of a strategy
 
 
 def discard(ctx, ts_ns):
@@ -40,9 +38,9 @@ def publish_report(ring, p, s, order_id, event, px_tick, qty_lots, maker, ts_ns)
 @kernel_internal
 def free_slot(g, p):
     """A slot without an order, the longest unused first; −1 when all are taken."""
-    for i in range(SLOTS):
-        c = (g.cursor[p] + i) % SLOTS
+    for i in range(ORDER_SLOTS):
+        c = (g.cursor[p] + i) % ORDER_SLOTS
         if g.order_id[p, c] == 0:
-            g.cursor[p] = (c + 1) % SLOTS
+            g.cursor[p] = (c + 1) % ORDER_SLOTS
             return c
     return -1

@@ -23,13 +23,14 @@ from tickrt.compile.codes import (
     KIND_MASK,
     LOCAL,
     OK,
+    ORDER_SLOTS,
     PARTIAL_FILL,
     REJECT,
     TRADE,
 )
 from tickrt.compile.intrinsics import load_acquire, load_i64, store_release
 from tickrt.compile.jit import kernel_internal
-from tickrt.execution.gateways.kernels import SLOTS, free_slot, publish_report
+from tickrt.execution.gateways.kernels import free_slot, publish_report
 from tickrt.market.book import Book, new_book
 from tickrt.market.kernels import best, top_levels
 from tickrt.memory.records import EVENT_DTYPE, INTENT_DTYPE, REPORT_DTYPE
@@ -39,7 +40,7 @@ LEVELS = 64  # book levels that one order may walk
 
 
 class PaperState(NamedTuple):
-    """What the paper gateway knows; P strategies, their orders in `SLOTS` slots each."""
+    """What the paper gateway knows; P strategies, their orders in `ORDER_SLOTS` slots each."""
 
     book: Book  # the loop's own, read only
     feed: FeedView  # the loop's own: the trades of a batch
@@ -47,11 +48,11 @@ class PaperState(NamedTuple):
     reports: FeedView  # REPORT_DTYPE, out
     symbol: np.ndarray  # i8[P]
     lot_size: np.ndarray  # f8[P]
-    order_id: np.ndarray  # i8[P, SLOTS]; 0 = free
-    side: np.ndarray  # i8[P, SLOTS]
-    px_tick: np.ndarray  # i8[P, SLOTS]
-    leaves: np.ndarray  # i8[P, SLOTS] lots that are not filled yet
-    ahead: np.ndarray  # f8[P, SLOTS] quantity before us in the queue
+    order_id: np.ndarray  # i8[P, ORDER_SLOTS]; 0 = free
+    side: np.ndarray  # i8[P, ORDER_SLOTS]
+    px_tick: np.ndarray  # i8[P, ORDER_SLOTS]
+    leaves: np.ndarray  # i8[P, ORDER_SLOTS] lots that are not filled yet
+    ahead: np.ndarray  # f8[P, ORDER_SLOTS] quantity before us in the queue
     resting: np.ndarray  # i8[P] how many slots are in use
     cursor: np.ndarray  # i8[P] where the search for a slot starts
     level_tick: np.ndarray  # i8[LEVELS] scratch
@@ -61,7 +62,7 @@ class PaperState(NamedTuple):
 
 def new_state(book, feed, orders, reports, symbols, lot_sizes):
     """An empty gateway for strategies on `symbols` (indices) with those lot sizes."""
-    shape = (len(symbols), SLOTS)
+    shape = (len(symbols), ORDER_SLOTS)
     return PaperState(
         book=book,
         feed=feed,
@@ -177,7 +178,7 @@ def enter(g, p, intent, s, ts_ns):
 @kernel_internal
 def cancel(g, p, order_id, ts_ns):
     """Answer a cancel."""
-    for c in range(SLOTS):
+    for c in range(ORDER_SLOTS):
         if g.order_id[p, c] == order_id:
             g.order_id[p, c] = 0
             g.resting[p] -= 1
@@ -189,7 +190,7 @@ def cancel(g, p, order_id, ts_ns):
 @kernel_internal
 def on_trade(g, p, px_tick, qty, side, ts_ns):
     """A public trade in the symbol of strategy `p`; `side` is the aggressor's, `qty` the feed's."""
-    for c in range(SLOTS):
+    for c in range(ORDER_SLOTS):
         ours = g.side[p, c]
         if g.order_id[p, c] == 0 or ours != -side:
             continue
@@ -210,7 +211,7 @@ def on_book(g, p, s, ts_ns):
     """A complete batch: fills what the opposite quote has crossed, shortens the queues before
     us."""
     bid, _, ask, _ = best(g.book, s)
-    for c in range(SLOTS):
+    for c in range(ORDER_SLOTS):
         if g.order_id[p, c] == 0:
             continue
         side, px = g.side[p, c], g.px_tick[p, c]

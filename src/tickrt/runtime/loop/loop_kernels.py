@@ -1,7 +1,7 @@
 """The hot loop: one thread runs this from feed to order, and returns when the feed ends.
 
-Entry point: `run(feed, x, pace)`; `x` is a `runtime.state.Loop`, `feed` a `feeds.ring.FeedView`,
-`pace` a `Pace`. No lock, no allocation, no Python object, no system call between event and order.
+Entry point: `run(feed, x, pace)`; `x` is a `state.Loop`, `feed` a `memory.ring.FeedView`, `pace` a
+`Pace`. No lock, no allocation, no Python object, no system call between event and order.
 """
 
 from typing import NamedTuple
@@ -39,6 +39,7 @@ from tickrt.runtime.loop.step_kernels import (
 )
 
 READ_AHEAD = 256  # events that a timed feed looks ahead for what is due
+FAR = 4e18  # clock ticks: more is never waited for, and does not fit an int64
 
 
 class Pace(NamedTuple):
@@ -53,7 +54,8 @@ class Pace(NamedTuple):
 @kernel
 def due(pace, local_ts):
     """Clock at which an event of local time `local_ts` becomes readable."""
-    return pace.start_clock + int((local_ts - pace.start_ns) * pace.ticks_per_ns)
+    ticks = (local_ts - pace.start_ns) * pace.ticks_per_ns
+    return pace.start_clock + int(min(max(ticks, -FAR), FAR))
 
 
 @kernel

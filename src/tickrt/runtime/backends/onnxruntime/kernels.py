@@ -4,7 +4,7 @@ A context is an int64 array. It holds one block per graph (`BLOCK_*`: what `OrtA
 the bookkeeping below. States are ready for row q + 1 when PREPARED = q; `submit` of a row whose
 states are not ready prepares them first, on the path, and counts that in WAITS.
 
-Tables of OrtValues are indexed by where a row lies in the mirrored ring (`features.streams`): row q
+Tables of OrtValues are indexed by where a row lies in the mirrored ring (`feature.streams`): row q
 at ring row q % T; the T−1 rows before row q + 1 start at q % T + 2. Banks and carried states are
 double-buffered: PARITY says which of the two is read next.
 """
