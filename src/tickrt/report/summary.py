@@ -41,7 +41,9 @@ def assumed(report: Report) -> list[str]:
 def _run(report: Report) -> list[str]:
     sentences = []
     gateway = report.config.get("gateway")
-    if not gateway or gateway.get("kind") != "null":
+    if gateway and gateway.get("kind") == "null":
+        sentences.append("No venue: the null gateway takes orders, and nobody answers them.")
+    else:
         sentences.append(
             "Orders are answered by the paper gateway: at once, at the displayed prices, without "
             "impact. For a result in money: tickrt backtest."

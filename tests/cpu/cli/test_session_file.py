@@ -13,7 +13,13 @@ from helpers.commands import Result
 from helpers.sessions import market_file
 from tickrt.cli.backtest import VenueOptions, parse_latency
 from tickrt.cli.options import SessionOptions, session_config
-from tickrt.config import HftbacktestSettings, SessionConfig, StrategySettings, load_config
+from tickrt.config import (
+    HftbacktestSettings,
+    NullSettings,
+    SessionConfig,
+    StrategySettings,
+    load_config,
+)
 from tickrt.errors import ConfigError
 from tickrt.market.instrument import KNOWN
 from tickrt.risk.limits import RiskLimits
@@ -77,6 +83,20 @@ def test_run_says_that_it_answers_on_paper(tickrt: Tickrt, file: Path) -> None:
     result = tickrt("run", file)
     assert result.code == 0
     assert result.err.startswith("warning: gateway hftbacktest")
+
+
+def test_a_venue_that_answers_nobody(tickrt: Tickrt, file: Path) -> None:
+    shown = tickrt("config", "show", file, "--gateway", "null")
+    assert 'kind = "null"' in shown.out
+    file.write_text(shown.out)
+    assert load_config(file).gateway == NullSettings()
+    ran = tickrt("run", file, "--json")
+    assert ran.err == ""
+    assert ran.json()["config"]["gateway"] == {"kind": "null"}
+    assert (ran.json()["orders"] > 0, ran.json()["fills"]) == (True, 0)
+    tested = tickrt("backtest", file, "--force")
+    assert tested.code == 0
+    assert tested.err.startswith("warning: gateway null is for `tickrt run`")
 
 
 def test_errors_name_the_file_and_the_path(tickrt: Tickrt, file: Path) -> None:
