@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,19 @@ def test_a_venue_that_answers_nobody(tickrt: Tickrt, file: Path) -> None:
     assert tested.err.startswith("warning: gateway null is for `tickrt run`")
 
 
+def test_what_is_asked_of_the_system_is_in_the_report(tickrt: Tickrt, file: Path) -> None:
+    core = min(os.sched_getaffinity(0))
+    options = ("--pin", core, "--lock-memory", "--realtime-priority", 5)
+    ran = tickrt("--quiet", "run", file, "--json", *options).json()
+    came = {one["what"]: one for one in ran["hot_thread"]}
+    assert set(came) == {"pin_cpu", "lock_memory", "realtime_priority"}
+    assert came["pin_cpu"] == {"what": "pin_cpu", "done": True, "detail": f"core {core}"}
+    assert all(one["done"] or one["fix"] for one in came.values())
+    again = tickrt("--quiet", "run", file, "--json", "--force", "--no-lock-memory").json()
+    assert "hot_thread" not in again
+    assert tickrt("run", file, "--realtime-priority", 100).code == 2
+
+
 def test_errors_name_the_file_and_the_path(tickrt: Tickrt, file: Path) -> None:
     file.write_text(TEXT.replace("max_order_notional = 1e9", "max_order_lots = 0"))
     result = tickrt("run", file)
@@ -193,6 +207,7 @@ def test_defaults_shown_are_the_configurations(tickrt: Tickrt, command: str) -> 
     shown += ["split" if usual.split else "no-split", "signed-only", "stateless"]
     if command == "run":
         shown += [f"{usual.deadline_us:.0f}", "max"]
+        shown += ["lock-memory" if usual.lock_memory else "no-lock-memory"]
     else:
         shown += [venue.queue_model, venue.exchange, str(venue.entry_latency_ns // 1000)]
     for value in shown:
