@@ -139,11 +139,19 @@ def _raise_priority(priority: int, alone: bool) -> Arrangement:
         policy = os.SCHED_FIFO | os.SCHED_RESET_ON_FORK
         os.sched_setscheduler(0, policy, os.sched_param(priority))
     except OSError as error:
-        permit = may_run_realtime(Tree(), priority)
-        fix = permit.fix or "a group with a share of real time: cpu.rt_runtime_us"
-        detail = f"SCHED_FIFO {priority}: {error.strerror} ({permit.read})"
+        read, fix = _why_not(priority)
+        detail = f"SCHED_FIFO {priority}: {error.strerror} ({read})"
         return Arrangement(what=what, done=False, detail=detail, fix=fix)
     return Arrangement(what=what, done=True, detail=f"SCHED_FIFO {priority}{_budget()}")
+
+
+def _why_not(priority: int) -> tuple[str, str]:
+    """What permits a priority, and how to get it."""
+    try:
+        permit = may_run_realtime(Tree(), priority)
+    except OSError as error:
+        return f"{error.filename}: {error.strerror}", "CAP_SYS_NICE, or a limit of rtprio"
+    return permit.read, permit.fix or "a control group with a share of real time (rt_runtime_us)"
 
 
 def _budget() -> str:
