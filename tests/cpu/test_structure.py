@@ -26,8 +26,17 @@ ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "src" / "tickrt"
 FILE_LINES, FUNCTION_LINES = 500, 70
 
-BASE = {"__version__", "backends", "environment", "errors", "files", "interrupts", "literals"}
-BASE |= {"compile", "memory"}
+BASE = {
+    "__version__",
+    "program",
+    "backends",
+    "environment",
+    "errors",
+    "files",
+    "interrupts",
+    "literals",
+}
+BASE |= {"compile", "memory", "program"}
 MARKET = BASE | {"market"}
 MAY_IMPORT = {
     **dict.fromkeys(BASE - {"errors"}, BASE),
@@ -49,7 +58,10 @@ MAY_IMPORT["cli"] = set(MAY_IMPORT) | {"backtest"}
 MAY_IMPORT["__main__"] = {"cli"}
 
 # Inside `engines`: a room may import those that stand before it.
-ENGINE_ROOMS = ("graph", "split", "bundle", "precision", "tensorrt", "registry", "build")
+ENGINE_ROOMS = (
+    *("graph", "split", "bundle", "precision", "tensorrt", "registry", "translate"),
+    *("native", "resident", "build"),
+)
 
 COMPILED = {
     *(f"compile/{name}.py" for name in ("jit", "intrinsics", "by_ref")),
@@ -156,9 +168,10 @@ def test_only_commands_and_the_face_import_training() -> None:
 
 
 def test_rooms_of_engines_go_one_way() -> None:
-    """graph ← {split, bundle} ← {precision, tensorrt, registry} ← build."""
+    """graph ← {split, bundle} ← {precision, tensorrt, registry, translate} ← {native, resident} ←
+    build."""
     level = {"graph": 0, "split": 1, "bundle": 1, "precision": 2, "tensorrt": 2, "registry": 2}
-    level["build"] = 3
+    level |= {"translate": 2, "native": 3, "resident": 3, "build": 4}
     wrong = []
     for path in (SOURCE / "engines").rglob("*.py"):
         room = path.relative_to(SOURCE / "engines").parts[0].removesuffix(".py")
@@ -375,7 +388,7 @@ def test_packages_are_the_ones_of_the_design() -> None:
     packages = {m.name for m in pkgutil.iter_modules(tickrt.__path__) if m.ispkg}
     order = (
         "compile memory market simulation feeds feature engines runtime strategy risk execution "
-        "config backtest observe report models training cli"
+        "config backtest observe report models training cli program"
     )
     assert packages == set(order.split())
 

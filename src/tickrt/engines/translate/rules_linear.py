@@ -1,0 +1,156 @@
+"""Sums of products: MatMul, Gemm, Einsum, Conv."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from tickrt.engines.translate.builder import ProgramBuilder, TranslateError
+from tickrt.engines.translate.node import NodeContext
+from tickrt.engines.translate.rules_shape import pad
+from tickrt.engines.translate.tensors import Tensor
+from tickrt.program import View
+
+__all__ = ["RULES", "linear", "spatial"]
+
+
+def _over(tensor: Tensor, axes: Sequence[int | None]) -> View:
+    """The tensor as an operand: per loop the axis that it walks, or None."""
+    strides = tuple(0 if a is None else tensor.strides[a] for a in axes)
+    return View(tensor.buffer, tensor.offset, strides, tensor.moves)
+
+
+def linear(
+    b: ProgramBuilder, x: Tensor, weights: Tensor, out: Tensor, start: Tensor | None
+) -> Tensor:
+    """``out[m, n] = start[m, n] + Σ_k x[m, k] · weights[k, n]``."""
+    (m, k), n = x.shape, weights.shape[1]
+    begin = None if start is None else start.broadcast((m, n)).view()
+    rows, columns = _over(x, [0, None, 1]), _over(weights, [None, 1, 0])
+    return b.contract([m, n], [k], rows, columns, out, begin)
+
+
+def _matmul(c: NodeContext) -> Tensor:
+    a, b = c.x(0), c.x(1)
+    if len(a.shape) == 1:
+        a = a.insert(0)
+    if len(b.shape) == 1:
+        b = b.insert(1)
+    batch = c.shape()[: max(len(a.shape), len(b.shape)) - 2]
+    a, b = a.broadcast((*batch, *a.shape[-2:])), b.broadcast((*batch, *b.shape[-2:]))
+    rank, (m, k), n = len(batch), a.shape[-2:], b.shape[-1]
+    out = c.b.tensor((*batch, m, n))
+    outer: list[int | None] = list(range(rank))
+    left, right = _over(a, [*outer, rank, None, rank + 1]), _over(b, [*outer, None, rank + 1, rank])
+    c.b.contract([*batch, m, n], [k], left, right, out)
+    return c.b.reshape(out, c.shape())
+
+
+def _gemm(c: NodeContext) -> Tensor:
+    a, b = c.x(0), c.x(1)
+    a = a.transpose([1, 0]) if c.integer("transA", 0) else a
+    b = b.transpose([1, 0]) if c.integer("transB", 0) else b
+    alpha, beta = c.number("alpha", 1.0), c.number("beta", 1.0)
+    start = c.x(2) if c.has(2) else None
+    if alpha != 1.0:
+        a = c.b.map([a], lambda body, i: body.add("mul", i[0], body.value(alpha)))
+    if start is not None and beta != 1.0:
+        start = c.b.map([start], lambda body, i: body.add("mul", i[0], body.value(beta)))
+    return linear(c.b, a, b, c.b.tensor(c.shape()), start)
+
+
+def _einsum(c: NodeContext) -> Tensor:
+    text = c.text("equation", "").replace(" ", "")
+    left, arrow, result = text.partition("->")
+    terms = left.split(",")
+    if "." in text or not arrow or len(terms) not in (1, 2):
+        raise TranslateError(f"equation {text!r}: one or two operands and an explicit result")
+    tensors = [_diagonal(c.x(i), term) for i, term in enumerate(terms)]
+    sizes = {s: n for t, s_ in tensors for s, n in zip(s_, t.shape, strict=True)}
+    folds = [s for s in sizes if s not in result]
+    if len(tensors) == 1:
+        x, names = tensors[0]
+        if folds:
+            x = c.b.reduce("sum", x, [names.index(s) for s in folds], keep=False)
+            names = "".join(s for s in names if s in result)
+        return x.transpose([names.index(s) for s in result])
+    out = c.b.tensor([sizes[s] for s in result])
+    loops = [*result, *folds]
+    views = [_over(t, [n.index(s) if s in n else None for s in loops]) for t, n in tensors]
+    return c.b.contract(
+        [sizes[s] for s in result], [sizes[s] for s in folds], views[0], views[1], out
+    )
+
+
+def _diagonal(x: Tensor, names: str) -> tuple[Tensor, str]:
+    """A letter that stands twice walks a diagonal."""
+    for name in set(names):
+        while names.count(name) > 1:
+            first, second = names.index(name), names.rindex(name)
+            strides = list(x.strides)
+            strides[first] += strides.pop(second)
+            shape = x.shape[:second] + x.shape[second + 1 :]
+            x = Tensor(x.buffer, x.offset, shape, tuple(strides), x.moves)
+            names = names[:second] + names[second + 1 :]
+    return x, names
+
+
+def spatial(
+    c: NodeContext, x: Tensor, kernel: Sequence[int], fill: float
+) -> tuple[Tensor, list[int], list[int]]:
+    """(padded input, strides, dilations) of a convolution or pooling over `kernel`."""
+    rank = len(kernel)
+    strides = [int(s) for s in c.attributes.get("strides", [1] * rank)]
+    dilations = [int(d) for d in c.attributes.get("dilations", [1] * rank)]
+    pads = [int(p) for p in c.attributes.get("pads", [0] * 2 * rank)]
+    auto = c.text("auto_pad", "NOTSET")
+    if auto in ("SAME_UPPER", "SAME_LOWER"):
+        for axis in range(rank):
+            size, out = x.shape[2 + axis], c.shape()[2 + axis]
+            reach = (kernel[axis] - 1) * dilations[axis] + 1
+            total = max(0, (out - 1) * strides[axis] + reach - size)
+            small, large = total // 2, total - total // 2
+            low, high = (small, large) if auto == "SAME_UPPER" else (large, small)
+            pads[axis], pads[rank + axis] = low, high
+    # With ceil_mode the last window may reach beyond the padding.
+    for axis in range(rank):
+        reach = (c.shape()[2 + axis] - 1) * strides[axis] + (kernel[axis] - 1) * dilations[axis] + 1
+        have = x.shape[2 + axis] + pads[axis] + pads[rank + axis]
+        pads[rank + axis] += max(0, reach - have)
+    return pad(c, x, [0, 0, *pads[:rank]], [0, 0, *pads[rank:]], fill), strides, dilations
+
+
+def _conv(c: NodeContext) -> Tensor:
+    x, weights = c.x(0), c.x(1)
+    kernel, group = weights.shape[2:], c.integer("group", 1)
+    x, strides, dilations = spatial(c, x, kernel, 0.0)
+    shape, rank = c.shape(), len(kernel)
+    out_group, in_group = shape[1] // group, x.shape[1] // group
+    out = c.b.tensor(shape)
+    step = x.strides[2:]
+    walk = tuple(s * t for s, t in zip(step, strides, strict=True))
+    reach = tuple(s * d for s, d in zip(step, dilations, strict=True))
+    n, o = x.strides[0], weights.strides[0]
+    loops, folds = (shape[0], group, out_group, *shape[2:]), (in_group, *kernel)
+    flat = (0,) * rank
+    a = View(
+        x.buffer, x.offset, (n, in_group * x.strides[1], 0, *walk, x.strides[1], *reach), x.moves
+    )
+    b = View(weights.buffer, weights.offset, (0, out_group * o, o, *flat, *weights.strides[1:]))
+    grouped = out.reshape(loops)
+    assert grouped is not None  # it is dense
+    start = None
+    if c.has(2):
+        bias = c.x(2)
+        start = View(
+            bias.buffer, bias.offset, (0, out_group * bias.strides[0], bias.strides[0], *flat)
+        )
+    c.b.contract(loops, folds, a, b, grouped, start)
+    return out
+
+
+RULES: dict[str, Callable[[NodeContext], Tensor]] = {
+    "Conv": _conv,
+    "Einsum": _einsum,
+    "Gemm": _gemm,
+    "MatMul": _matmul,
+}
