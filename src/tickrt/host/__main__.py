@@ -32,6 +32,8 @@ if __name__ == "__main__":
         sys.exit("an engine host needs Python 3.9 or later, this is %s" % sys.version.split()[0])
     if not __package__:
         _this_package()
-    from tickrt.host.service import main
-
+    try:
+        from tickrt.host.service import main
+    except ImportError as error:
+        sys.exit("this interpreter cannot run an engine host: %s" % error)
     sys.exit(main(sys.argv[1:]))

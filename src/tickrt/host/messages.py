@@ -3,8 +3,8 @@
 Entry points: `channels` (a connected pair), `Channel.send` and `Channel.receive`; `sealed` and
 `read_sealed` (bytes that nobody can change any more); `error_to_wire`, `error_from_wire`.
 
-The socket is a Unix pair of kind SEQPACKET without a name: only the two processes have it, a message
-arrives whole, and the end of either side is an end of the channel.
+The socket is a Unix pair of kind SEQPACKET without a name: only the two processes have it, a
+message arrives whole, and the end of either side is an end of the channel.
 
 Invariants: no call waits longer than its timeout; a message that does not fit or is not JSON is an
 error of the channel, not of the caller's thread.
@@ -149,9 +149,7 @@ class Channel:
         fds = array("i")
         room = socket.CMSG_SPACE(_MAX_FDS * fds.itemsize)
         try:
-            data, files, flags, _ = self._socket.recvmsg(
-                _MAX_BYTES, room, socket.MSG_CMSG_CLOEXEC
-            )
+            data, files, flags, _ = self._socket.recvmsg(_MAX_BYTES, room, socket.MSG_CMSG_CLOEXEC)
         except OSError as error:
             raise EOFError(f"{self._where}: {error.strerror}") from error
         for level, kind, content in files:

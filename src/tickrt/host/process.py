@@ -104,7 +104,7 @@ class HostProcess:
         for name, where in (kernels or {}).items():
             command += ["--kernel", f"{name}={where}"]
         self._process: subprocess.Popen[bytes] | None = None
-        self._failed: OSError | None = None
+        self._refused: list[OSError] = []  # why it could not be started
         started = threading.Event()
         self._thread = threading.Thread(
             target=self._live,
@@ -115,13 +115,18 @@ class HostProcess:
         self._thread.start()
         started.wait()
         its.close()
-        if self._failed is not None:
+        for error in self._refused:
             self._release()
             raise ConfigError(
-                f"engine_python: {self._python}: {self._failed.strerror}: name a Python "
-                "interpreter, 3.9 or later, with NumPy"
-            ) from self._failed
-        self.facts = self._greeting()
+                f"engine_python: {self._python}: {error.strerror}: name a Python interpreter, "
+                "3.9 or later, with NumPy"
+            ) from error
+        try:
+            self.facts = self._greeting()
+        except BaseException:
+            self.kill()
+            self._release()
+            raise
 
     @property
     def pid(self) -> int:
@@ -148,7 +153,7 @@ class HostProcess:
                 start_new_session=True,  # Ctrl-C is for us: we end it in order
             )
         except OSError as error:
-            self._failed = error
+            self._refused.append(error)
             return
         finally:
             started.set()
@@ -181,13 +186,9 @@ class HostProcess:
     def _greeting(self) -> dict[str, Any]:
         try:
             facts, _ = self._channel.receive(self._limits.start)
-        except (TimeoutError, EOFError) as error:
+        except (TimeoutError, EOFError, HostError) as error:
             raise self._lost(error) from error
-        except BaseException:
-            self.kill()
-            raise
         if facts.get("protocol") != PROTOCOL:
-            self.kill()
             raise HostError(f"engine host ({self._python}): it speaks {facts}, not {PROTOCOL}")
         return facts
 
@@ -198,9 +199,7 @@ class HostProcess:
         self._why = self._why or f"was ended: {error}"
         self.kill()
         text = self.log()
-        return HostError(
-            f"engine host ({self._python}) {self._why}{': ' if text else ''}{text}"
-        )
+        return HostError(f"engine host ({self._python}) {self._why}{': ' if text else ''}{text}")
 
     def log(self) -> str:
         """The end of what it wrote to its standard output and error."""

@@ -74,7 +74,8 @@ class Server:
     def stop(self, timeout_s: float) -> bool:
         """End it; False when it did not within the time."""
         self._stopping = True
-        self._thread.join(timeout_s)
+        if self._thread.ident is not None:
+            self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
     def _run(self) -> None:

@@ -1,7 +1,7 @@
 """The host's side of the control channel: one request after the other, each answered.
 
-Entry point: `main`. Requests (see `process.HostProcess`): ``warm``, ``load``, ``verify``, ``start``,
-``stats``, ``stop``, ``end``. An answer is ``{"ok": true, …}`` or ``{"error": {kind, text}}``.
+Entry point: `main`. Requests (see `process.HostProcess`): ``warm``, ``load``, ``verify``,
+``start``, ``stats``, ``stop``, ``end``. An answer is ``{"ok": true, …}`` or ``{"error": {kind, text}}``.
 
 The process ends when it is told to, when our end of the channel is closed, when the abort word is
 set, and by the kernel's hand when its parent dies.
@@ -38,7 +38,7 @@ from tickrt.host.serve import Server
 
 __all__ = ["Service", "main"]
 
-_STOP_S = 5.0
+_STOP_S = 2.0
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -158,7 +158,10 @@ class Service:
 
     def _stats(self, request: dict[str, Any], fds: list[int]) -> dict[str, Any]:
         usage = resource.getrusage(resource.RUSAGE_SELF)
-        found: dict[str, Any] = {"generation": self._generation, "max_rss_mb": usage.ru_maxrss >> 10}
+        found: dict[str, Any] = {
+            "generation": self._generation,
+            "max_rss_mb": usage.ru_maxrss >> 10,
+        }
         if self._loaded is not None:
             found.update(self._loaded.server.served.to_dict())
         return found
@@ -184,9 +187,9 @@ def _parity(kernel: Any, rows: NDArray[np.float32], expected: NDArray[np.float32
     for i in range(len(rows)):
         if not np.isnan(expected[i]).all():
             kernel.answer(i + 1, rows[i], out)
-            worst = max(worst, float(np.abs(out - expected[i]).max()))
-            if not np.isfinite(worst):
+            if not np.isfinite(out).all():
                 return float("nan")
+            worst = max(worst, float(np.abs(out - expected[i]).max()))
         kernel.advance(i + 1, rows[i])
     kernel.reset()
     return worst

@@ -100,7 +100,15 @@ def encode_bundle(
             body = seal(encrypt, salt, nonce, plain, _associated(manifest_digest, name))
         digest = hashlib.sha256(body).hexdigest()
         sealed = None if nonce is None else hashlib.sha256(plain).hexdigest()
-        entry = Entry(name, position, len(body), len(plain), digest, nonce and nonce.hex(), sealed)
+        entry = Entry(
+            name,
+            position,
+            len(body),
+            len(plain),
+            digest,
+            None if nonce is None else nonce.hex(),
+            sealed,
+        )
         plan.append(entry)
         stored.append(body)
         position += len(body)

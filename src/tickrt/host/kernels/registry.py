@@ -6,8 +6,8 @@ A kernel is a module, or any object, with two functions:
     load(payloads, facts)     a `Kernel` of the payloads (verified bytes by name)
 
 A `Kernel` answers rows one by one when it is asked (`answer`, `advance`). One that takes them from
-the mailbox by itself, as a kernel on a GPU does, is a `SelfServing` one: the host's thread then only
-beats the heart and watches it.
+the mailbox by itself, as a kernel on a GPU does, is a `SelfServing` one: the host's thread then
+only beats the heart and watches it.
 
 Entry points: `Kernels`, `Kernel`, `SelfServing`.
 """

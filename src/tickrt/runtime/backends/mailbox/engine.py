@@ -97,7 +97,7 @@ class LoopSide:
         return ctx
 
     def column(self, offset: int) -> int:
-        """A column of the context: ``kernels.SENT``, ``kernels.DROPPED``, …"""
+        """A column of the context: ``kernels.MESSAGES``, ``kernels.DROPPED``, …"""
         return int(self._ctx[offset // 8])
 
     def handle(self) -> NDArray[np.int64]:

@@ -42,7 +42,7 @@ FENCE = 88  # address of a fence, 0: none is needed
 TAKEN_AT = 96  # address of the count of messages that the host has taken
 ERROR_AT = 104  # address of the word that is not 0 when the engine has failed
 GONE_AT = 112  # address of the word that is not 0 when the host has died
-SENT = 120  # messages sent
+MESSAGES = 120  # messages sent
 TAKEN = 128  # of them taken, when last looked at
 LAST = 136  # row that was sent last
 RESET = 144  # 1: the next message has the flag
@@ -68,7 +68,7 @@ def fence(ctx):
 @kernel
 def has_room(ctx):
     """Whether a slot is free."""
-    sent, slots = load_i64(ctx + SENT), load_i64(ctx + MASK) + 1
+    sent, slots = load_i64(ctx + MESSAGES), load_i64(ctx + MASK) + 1
     if sent - load_i64(ctx + TAKEN) < slots:
         return True
     store_i64(ctx + TAKEN, load_acquire(load_i64(ctx + TAKEN_AT)))
@@ -92,7 +92,7 @@ def send(ctx, seq, flags, n):
         store_i64(ctx + DROPPED, load_i64(ctx + DROPPED) + 1)
         store_i64(ctx + RESET, 1)
         return RING_FULL
-    number, size = load_i64(ctx + SENT) + 1, load_i64(ctx + ROW_BYTES)
+    number, size = load_i64(ctx + MESSAGES) + 1, load_i64(ctx + ROW_BYTES)
     slot = load_i64(ctx + MAIL) + ((number - 1) & load_i64(ctx + MASK)) * load_i64(ctx + MAIL_BYTES)
     if load_i64(ctx + RESET) != 0:
         flags |= MAIL_RESET
@@ -105,7 +105,7 @@ def send(ctx, seq, flags, n):
     fence(ctx)
     store_release(slot + MAIL_STAMP, number)
     fence(ctx)
-    store_i64(ctx + SENT, number)
+    store_i64(ctx + MESSAGES, number)
     return OK
 
 
