@@ -1,7 +1,7 @@
 """A whole-window model in a host, with NumPy alone: softmax(window · weight), and faults on demand.
 
-`parcel` makes what a host loads; the faults are facts: ``load_s``, ``out_of_memory``, ``stuck_at`` and
-``broken_at`` (rows that never end, that raise), ``needs`` (rows before the first answer) and
+`parcel` makes what a host loads; the faults are facts: ``load_s``, ``out_of_memory``, ``stuck_at``
+and ``broken_at`` (rows that never end, that raise), ``needs`` (rows before the first answer) and
 ``nan_at``.
 """
 

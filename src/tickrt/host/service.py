@@ -1,7 +1,8 @@
 """The host's side of the control channel: one request after the other, each answered.
 
 Entry point: `main`. Requests (see `process.HostProcess`): ``warm``, ``load``, ``verify``,
-``start``, ``stats``, ``stop``, ``end``. An answer is ``{"ok": true, …}`` or ``{"error": {kind, text}}``.
+``start``, ``stats``, ``stop``, ``end``. An answer is ``{"ok": true, …}`` or
+``{"error": {kind, text}}``.
 
 The process ends when it is told to, when our end of the channel is closed, when the abort word is
 set, and by the kernel's hand when its parent dies.

@@ -1,6 +1,6 @@
 """Programs (`tickrt.program`) in NumPy: slow and exact, for tests and as the measure of the others.
 
-Entry points: `warm`, `load`, as `registry` asks for them.
+Entry points: `warm`, `load`, as `registry` asks for them; `parcel` makes what `load` takes.
 """
 
 from __future__ import annotations
@@ -12,10 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tickrt.host.kernels.registry import Payloads
+from tickrt.host.parcel import Parcel
 
-__all__ = ["PAYLOAD", "ReferenceKernel", "load", "warm"]
+__all__ = ["FORMAT", "ReferenceKernel", "load", "parcel", "warm"]
 
-PAYLOAD = "program"
+FORMAT = "program"
+_ROLE = "full"
+
+
+def parcel(where: str, program: bytes) -> Parcel:
+    """A program that is in no bundle, for a host; `where` is what messages call it."""
+    return Parcel(where, FORMAT, {FORMAT: program}, {"engines": {_ROLE: FORMAT}})
 
 
 def warm() -> None:
@@ -49,5 +56,5 @@ class ReferenceKernel:
 
 
 def load(payloads: Payloads, facts: Mapping[str, Any]) -> ReferenceKernel:
-    """The kernel of the payload ``program``. Raises EngineError when it is damaged."""
-    return ReferenceKernel(bytes(payloads[PAYLOAD]))
+    """The kernel of the engine ``full``. Raises EngineError when it is damaged."""
+    return ReferenceKernel(bytes(payloads[facts["engines"][_ROLE]]))

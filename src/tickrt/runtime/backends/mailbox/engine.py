@@ -138,7 +138,6 @@ class MailboxEngine:
         row_memory: str = AUTO,
     ) -> None:
         self.backend, self._model, self.host = backend, model, host
-        self._version = ""
         try:
             self.side = LoopSide(ring, model.n_outputs, row_memory)
             try:
@@ -146,7 +145,7 @@ class MailboxEngine:
                 host.load(parcel, side.layout, (side.rows, side.host), side.box)
                 host.start()
             except BaseException:
-                host.close()
+                host.close()  # before the memory that it looks at goes
                 self.side.close()
                 raise
         except BaseException:
@@ -158,12 +157,14 @@ class MailboxEngine:
         return self.side.handle()
 
     def describe(self) -> dict[str, Any]:
-        """Backend, interpreter, the model's digest."""
+        """Backend, interpreter, the model's digest, the kind of its row memory."""
         return {
             "backend": self.backend,
             "version": f"Python {self.host.facts['python']}",
             "model": self._model.name,
             "model_sha256": self._model.sha256,
+            "row_memory": self.side.rows.kind,
+            "rows_dropped": self.side.column(k_.DROPPED),
         }
 
     def error(self) -> str:
