@@ -8,6 +8,7 @@ Two ways, tried until none applies:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -109,9 +110,30 @@ def _within(producer: Map, view: View, loops: Sequence[int]) -> tuple[View, ...]
     return tuple(seen(source) for source in producer.inputs)
 
 
+def _split_like(op: Map, loops: tuple[int, ...]) -> Map:
+    """One loop as several, where they are as many turns."""
+    if len(op.loops) != 1 or math.prod(loops) != op.loops[0]:
+        return op
+
+    def split(view: View) -> View:
+        strides, step = [], view.strides[0]
+        for size in reversed(loops):
+            strides.append(step)
+            step *= size
+        return replace(view, strides=tuple(reversed(strides)))
+
+    return replace(
+        op,
+        loops=loops,
+        inputs=tuple(split(v) for v in op.inputs),
+        outputs=tuple(split(v) for v in op.outputs),
+    )
+
+
 def _inlined(producer: Map, consumer: Map) -> Map | None:
     """The consumer, computing what it read of the producer."""
     name = producer.outputs[0].buffer
+    consumer = _split_like(consumer, producer.loops)
     writer, loads = _Writer(), []
     for view in consumer.inputs:
         if view.buffer != name:
@@ -211,12 +233,16 @@ def _merged(first: Map, second: Map) -> Map | None:
     return None if _unsafe(both) or len(set(written)) != len(written) else both
 
 
-def _merge_once(section: list[Operation]) -> bool:
+def _merge_once(section: list[Operation], related: bool) -> bool:
     for at, first in enumerate(section):
         if not isinstance(first, Map):
             continue
         for later in range(at + 1, len(section)):
             second = section[later]
+            if isinstance(second, Map):
+                second = _split_like(second, first.loops)
+            if related and not _reads(second) & _writes(first):
+                break
             if isinstance(second, Map) and second.loops == first.loops:
                 both = _merged(first, second)
                 if both is not None:
@@ -228,14 +254,17 @@ def _merge_once(section: list[Operation]) -> bool:
     return False
 
 
-def fuse(section: Sequence[Operation], scratch: set[str]) -> list[Operation]:
+def fuse(
+    section: Sequence[Operation], scratch: set[str], related: bool = False
+) -> list[Operation]:
     """The same operations, fewer of them.
 
     Args:
         scratch: buffers that nobody outside of the section reads.
+        related: merge only an operation with one that reads what it writes.
     """
     operations = list(section)
-    while _inline_once(operations, scratch) or _merge_once(operations):
+    while _inline_once(operations, scratch) or _merge_once(operations, related):
         pass
     return [_without_dead_lines(op) if isinstance(op, Map) else op for op in operations]
 

@@ -256,16 +256,17 @@ def _drop(program: StreamProgram) -> StreamProgram:
     return replace(program, buffers=buffers, sections=sections)
 
 
+def _fuse(program: StreamProgram, related: bool) -> StreamProgram:
+    sections = {
+        label: tuple(fuse(section, _scratch(program, label), related))
+        for label, section in program.sections.items()
+    }
+    return replace(program, sections=sections)
+
+
 def optimise(program: StreamProgram) -> StreamProgram:
     """The same program, smaller."""
-    program = _fold(program)
-    program = _hoist(program)
-    program = _forward(program)
-    program = replace(
-        program,
-        sections={
-            label: tuple(fuse(section, _scratch(program, label)))
-            for label, section in program.sections.items()
-        },
-    )
-    return _drop(_forward(program))
+    program = _forward(_hoist(_fold(program)))
+    # Copies that were merged with one another could not be forwarded any more.
+    program = _forward(_fuse(program, related=True))
+    return _drop(_forward(_fuse(program, related=False)))
