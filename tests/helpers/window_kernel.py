@@ -7,15 +7,21 @@ and ``broken_at`` (rows that never end, that raise), ``needs`` (rows before the 
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import Any
 
 import numpy as np
 
 from tickrt.errors import EngineError
+from tickrt.host.mailbox import Mailbox
+from tickrt.host.memory.registry import Attached
 from tickrt.host.parcel import Parcel
 
-KERNELS = {"window": "helpers.window_kernel"}
+KERNELS = {
+    "window": "helpers.window_kernel",
+    "self": "helpers.window_kernel:SelfServing",
+}
 
 
 def weight(window: int, width: int, seed: int = 1) -> np.ndarray:
@@ -28,9 +34,9 @@ def expected(window: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return (odds / odds.sum()).astype(np.float32)
 
 
-def parcel(window: int, width: int, **facts: Any) -> Parcel:
+def parcel(window: int, width: int, format_: str = "window", **facts: Any) -> Parcel:
     payloads = {"weight": weight(window, width).tobytes()}
-    return Parcel("window.bin", "window", payloads, {"window": window, "width": width, **facts})
+    return Parcel("window.bin", format_, payloads, {"window": window, "width": width, **facts})
 
 
 class WindowKernel:
@@ -73,3 +79,45 @@ def load(payloads: Any, facts: Any) -> WindowKernel:
         np.zeros(1 << 50)
     weights = np.frombuffer(payloads["weight"], np.float32).reshape(-1, 3)
     return WindowKernel(weights, facts)
+
+
+class SelfServing(WindowKernel):
+    """The same, which takes rows from the mailbox in a thread of its own."""
+
+    @staticmethod
+    def warm() -> None:
+        """Nothing to do."""
+
+    @classmethod
+    def load(cls, payloads: Any, facts: Any) -> SelfServing:
+        return cls(np.frombuffer(payloads["weight"], np.float32).reshape(-1, 3), facts)
+
+    def begin(self, box: Mailbox, rows: Attached, host: Attached) -> None:
+        assert rows.kind == host.kind == "memfd"
+        self.text, self.ending = "", False
+        self.thread = threading.Thread(target=self.serve, args=(box,), daemon=True)
+        self.thread.start()
+
+    def serve(self, box: Mailbox) -> None:
+        out = np.zeros((1, 3), np.float32)
+        while not self.ending:
+            mail = box.take()
+            if mail is None:
+                time.sleep(20e-6)
+                continue
+            if mail.reset:
+                self.reset()
+            try:
+                self.answer(mail.seq, mail.rows, out)
+            except ValueError as error:
+                self.text = f"launch failed: {error}"
+                return
+            box.reply(mail.seq, out)
+            self.advance(mail.seq, mail.rows)
+
+    def problem(self) -> str:
+        return self.text
+
+    def finish(self) -> None:
+        self.ending = True
+        self.thread.join()

@@ -202,9 +202,6 @@ def test_payloads_that_are_not_the_bundles(keys: tuple[AesKey, SigningKey]) -> N
     with pytest.raises(BundleError, match="no payload 'extra'; it holds more, weight"):
         through(replace(made, payloads={**made.payloads, "extra": b"x"}), nothing)
 
-    def fewer(message: dict[str, Any], fds: list[int]) -> None:
-        os.close(fds.pop())
-
     message, fds = pack(made)
     with pytest.raises(HostError, match="2 files for the payloads"):
         unpack(message, fds[:2])

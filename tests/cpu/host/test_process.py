@@ -24,8 +24,8 @@ from tickrt.errors import (
     HostError,
     IncompatibleError,
 )
-from tickrt.host.mailbox import GENERATION, GONE, STATE, STOPPED
-from tickrt.host.parcel import Parcel
+from tickrt.host.kernels import reference
+from tickrt.host.mailbox import BEAT, GENERATION, GONE, STATE, STOPPED
 from tickrt.host.process import HostProcess, Limits
 from tickrt.runtime.backends.handle import RowRing
 from tickrt.runtime.backends.mailbox.engine import LoopSide
@@ -52,6 +52,12 @@ def dead(pid: int) -> bool:
         return True
 
 
+def threads(pid: int) -> set[str]:
+    """What the threads of a process are doing, by letter."""
+    stats = Path(f"/proc/{pid}/task").glob("*/stat")
+    return {stat.read_text().rpartition(")")[2].split()[0] for stat in stats}
+
+
 class Running:
     """A host that serves the window model to a bench."""
 
@@ -67,6 +73,12 @@ class Running:
         side = self.side
         memories = (side.rows, side.host)
         self.host.load(parcel(T, F, **facts), side.layout, memories, side.box)
+
+    def renew(self) -> None:
+        """A mailbox of its own for the next engine."""
+        self.side.close()
+        self.side = LoopSide(RowRing(self.bench.rows.ctypes.data, T, F), 3)
+        self.table = self.side.handle()
 
     def tick(self, seq: int) -> int:
         self.bench.write(seq, np.full(F, seq, np.float32))
@@ -95,7 +107,7 @@ def running() -> Iterator[Callable[..., Running]]:
 def test_it_says_what_it_is_and_answers(running: Callable[..., Running]) -> None:
     run = running()
     assert run.host.facts["python"] == sys.version.split()[0]
-    assert run.host.facts["formats"] == ["program", "window"]
+    assert run.host.facts["formats"] == ["program", "self", "window"]
     window = np.zeros((T, F), np.float32)
     for seq in range(1, 30):
         window = np.vstack([window[1:], np.full(F, seq, np.float32)])
@@ -117,6 +129,21 @@ def test_rows_before_the_first_answer_and_an_error_of_one_row(
     do_advance(run.table, 2)
     assert run.tick(3) == Code.OK
     assert run.host.stats()["refused"] == 1
+
+
+def test_a_kernel_that_serves_by_itself_is_watched(running: Callable[..., Running]) -> None:
+    run = running(format_="self", broken_at=4)
+    beats = run.side.box.get(BEAT)
+    assert [run.tick(1), run.tick(2)] == [Code.OK, Code.OK]
+    assert until(lambda: run.side.box.get(BEAT) > beats)
+    run.host.stop()
+    run.renew()
+    run.load(format_="self", broken_at=4)
+    run.host.start()
+    assert [run.tick(3), run.tick(4)] == [Code.OK, Code.ENGINE_FAILED]
+    assert run.side.box.text == "EngineError: launch failed: broken at 4"
+    assert run.tick(5) == Code.ENGINE_FAILED
+    run.host.stop()
 
 
 def test_killed_in_mid_row(running: Callable[..., Running]) -> None:
@@ -163,9 +190,7 @@ def test_two_loads_and_unloads(running: Callable[..., Running]) -> None:
     run.host.stop()
     with pytest.raises(HostError, match="has no engine"):
         run.host.stop()
-    other = LoopSide(RowRing(run.bench.rows.ctypes.data, T, F), 3)
-    run.side.close()
-    run.side, run.table = other, other.handle()
+    run.renew()
     run.load()
     run.host.start()
     assert run.side.box.get(GENERATION) == 2
@@ -228,6 +253,7 @@ def test_a_stopped_process_is_a_hung_one(running: Callable[..., Running]) -> Non
     run = running(limits=Limits(silence=0.8))
     assert run.tick(1) == Code.OK
     os.kill(run.host.pid, signal.SIGSTOP)
+    assert until(lambda: threads(run.host.pid) == {"T"})
     run.bench.write(2, np.zeros(F))
     do_submit(run.table, 2)
     assert await_poll(run.table, 2) == Code.ENGINE_FAILED
@@ -318,7 +344,7 @@ def test_an_engine_is_one_request_away_from_a_bad_one() -> None:
     rows = np.zeros((2 * T, F), np.float32)
     side = LoopSide(RowRing(rows.ctypes.data, T, F), 3)
     memories = (side.rows, side.host)
-    bad = Parcel("bad.bin", "program", {"program": b"not a program"})
+    bad = reference.parcel("bad.bin", b"not a program")
     with HostProcess(kernels=KERNELS) as host:
         with pytest.raises(EngineError, match="not a program of this version"):
             host.load(bad, side.layout, memories, side.box)
