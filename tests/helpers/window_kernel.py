@@ -1,8 +1,8 @@
 """A whole-window model in a host, with NumPy alone: softmax(window · weight), and faults on demand.
 
-`parcel` makes what a host loads; the faults are facts: ``load_s``, ``out_of_memory``, ``stuck_at``
-and ``broken_at`` (rows that never end, that raise), ``needs`` (rows before the first answer) and
-``nan_at``.
+`parcel` makes what a host loads; the faults are facts: ``load_s``, ``out_of_memory``, ``chatter``
+(lines that each answer prints), ``stuck_at`` and ``broken_at`` (rows that never end, that raise),
+``needs`` (rows before the first answer) and ``nan_at``.
 """
 
 from __future__ import annotations
@@ -49,6 +49,8 @@ class WindowKernel:
         facts = self.facts
         if self.count < facts.get("needs", 0):
             raise EngineError(f"row {seq}: only {self.count} rows came before it")
+        for _ in range(facts.get("chatter", 0)):
+            print("x" * 400 + " talk", flush=True)
         if seq == facts.get("broken_at"):
             raise ValueError(f"broken at {seq}")
         while seq == facts.get("stuck_at"):

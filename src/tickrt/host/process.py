@@ -24,6 +24,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -41,9 +42,11 @@ from tickrt.host.parcel import Parcel, pack
 __all__ = ["HostProcess", "Limits"]
 
 _LOOK_S = 0.25  # between two looks at the heart
-_LOG_BYTES = 2000
+_LOG_BYTES, _LOG_MAX = 2000, 1 << 20
+_GRACE_S = 1.0  # for a host that was aborted, or has ended, to be gone
 
 
+@dataclass(frozen=True)
 class Limits:
     """How long things may take, seconds.
 
@@ -53,15 +56,10 @@ class Limits:
         silence: its heart may stand still, while it serves.
     """
 
-    def __init__(
-        self,
-        *,
-        start: float = 60.0,
-        request: float = 20.0,
-        load: float = 300.0,
-        silence: float = 10.0,
-    ) -> None:
-        self.start, self.request, self.load, self.silence = start, request, load, silence
+    start: float = 60.0
+    request: float = 20.0
+    load: float = 300.0
+    silence: float = 10.0
 
 
 class HostProcess:
@@ -105,26 +103,21 @@ class HostProcess:
             command += ["--kernel", f"{name}={where}"]
         self._process: subprocess.Popen[bytes] | None = None
         self._refused: list[OSError] = []  # why it could not be started
-        started = threading.Event()
+        self._started = threading.Event()
         self._thread = threading.Thread(
             target=self._live,
-            args=(command, its.fileno(), for_child(environment or {}), started),
+            args=(command, its.fileno(), for_child(environment or {})),
             name="tickrt-host-watch",
             daemon=True,
         )
         self._thread.start()
-        started.wait()
-        its.close()
-        for error in self._refused:
-            self._release()
-            raise ConfigError(
-                f"engine_python: {self._python}: {error.strerror}: name a Python interpreter, "
-                "3.9 or later, with NumPy"
-            ) from error
         try:
+            self._started.wait()
+            its.close()
             self.facts = self._greeting()
         except BaseException:
             self.kill()
+            its.close()
             self._release()
             raise
 
@@ -138,9 +131,7 @@ class HostProcess:
         """Why it is gone; empty while it lives."""
         return self._why
 
-    def _live(
-        self, command: list[str], fd: int, variables: dict[str, str], started: threading.Event
-    ) -> None:
+    def _live(self, command: list[str], fd: int, variables: dict[str, str]) -> None:
         """The thread: start the process, watch it, say that it has ended."""
         try:
             self._process = subprocess.Popen(
@@ -156,7 +147,7 @@ class HostProcess:
             self._refused.append(error)
             return
         finally:
-            started.set()
+            self._started.set()
         self._watch(self._process)
         status = self._process.wait()
         self._why = self._why or (
@@ -170,6 +161,7 @@ class HostProcess:
         beat, since, grace_s = -1, time.monotonic(), self._limits.request
         while not end.poll(1000 * _LOOK_S):
             box, now = self._box, time.monotonic()
+            self._trim_log()
             if box is None or box.get(STATE) != SERVING or box.get(BEAT) != beat:
                 beat, since = (-1 if box is None else box.get(BEAT)), now
             elif now - since > self._limits.silence:
@@ -184,6 +176,12 @@ class HostProcess:
             process.kill()
 
     def _greeting(self) -> dict[str, Any]:
+        if self._refused:
+            why = self._refused[0]
+            raise ConfigError(
+                f"engine_python: {self._python}: {why.strerror}: name a Python interpreter, "
+                "3.9 or later, with NumPy"
+            ) from why
         try:
             facts, _ = self._channel.receive(self._limits.start)
         except (TimeoutError, EOFError, HostError) as error:
@@ -195,7 +193,7 @@ class HostProcess:
     def _lost(self, error: Exception) -> HostError:
         """The host's end as an error, with what it wrote last."""
         if not isinstance(error, TimeoutError):
-            self._thread.join(1.0)  # it knows how the process ended
+            self._thread.join(_GRACE_S)  # it knows how the process ended
         self._why = self._why or f"was ended: {error}"
         self.kill()
         text = self.log()
@@ -206,6 +204,12 @@ class HostProcess:
         size = os.fstat(self._log).st_size
         data = os.pread(self._log, _LOG_BYTES, max(0, size - _LOG_BYTES))
         return data.decode("utf-8", "replace").strip()
+
+    def _trim_log(self) -> None:
+        """Let it write as much as it likes: what is old goes. Its offset in the file is ours."""
+        if os.fstat(self._log).st_size > _LOG_MAX:
+            os.lseek(self._log, 0, os.SEEK_SET)
+            os.ftruncate(self._log, 0)
 
     def request(
         self, do: str, fds: Sequence[int] = (), timeout_s: float | None = None, **fields: Any
@@ -323,9 +327,12 @@ class HostProcess:
         self._why = self._why or "was aborted"
         if self._box is not None:
             self._box.put(ABORT, 1)
+        else:
+            self.kill()
 
     def kill(self) -> None:
         """End the process now."""
+        self._started.wait()
         self._why = self._why or "was killed"
         if self._process is not None:
             self._process.kill()
@@ -336,15 +343,15 @@ class HostProcess:
         if self._ending:
             return
         self._ending = True
+        grace_s = _GRACE_S
         try:
             if not self._why:
                 self.request("end")
-                self._why = "was closed"
+                self._why, grace_s = "was closed", self._limits.request
         except TickrtError:
             pass  # it has ended, or is killed here
         finally:
-            if self._thread.is_alive():
-                self._thread.join(self._limits.request)
+            self._thread.join(grace_s)
             self.kill()
             self._release()
 

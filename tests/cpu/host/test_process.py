@@ -284,7 +284,7 @@ def test_a_caller_that_is_interrupted_leaves_no_host_behind() -> None:
     side.close()
 
 
-@pytest.mark.parametrize("kind", ["serving", "spare"])
+@pytest.mark.parametrize("kind", ["serving", "spare", "loading"])
 def test_it_does_not_outlive_its_parent(kind: str) -> None:
     command = [sys.executable, "-m", "helpers.host_parent", kind]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
@@ -292,7 +292,42 @@ def test_it_does_not_outlive_its_parent(kind: str) -> None:
         pid = int(parent.stdout.readline())
         assert not dead(pid)
         parent.kill()
-    assert until(lambda: dead(pid), 1.0)
+    assert until(lambda: dead(pid))
+
+
+def test_its_page_of_options_is_found_by_the_module_too() -> None:
+    command = [sys.executable, "-m", "tickrt.host", "--help"]
+    assert "--control-fd" in subprocess.run(command, capture_output=True, text=True).stdout
+
+
+def test_one_whose_parent_is_another_ends_at_once() -> None:
+    command = [sys.executable, "-m", "tickrt.host", "--control-fd", "0", "--parent", "1"]
+    ended = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert (ended.returncode, ended.stderr) == (1, "its parent has died\n")
+
+
+def test_an_aborted_one_that_does_not_listen_is_killed(running: Callable[..., Running]) -> None:
+    run = running(stuck_at=1)
+    run.bench.write(1, np.zeros(F))
+    do_submit(run.table, 1)
+    assert until(lambda: run.host.stats()["rows"] == 1)
+    run.host.abort()
+    run.host.close()
+    assert dead(run.host.pid)
+    assert do_poll(run.table, 1) == Code.ENGINE_FAILED
+
+
+def test_what_it_prints_is_kept_within_bounds(running: Callable[..., Running]) -> None:
+    run = running(chatter=100)
+    size = 0
+    for seq in range(1, 60):
+        assert run.tick(seq) == Code.OK
+        do_advance(run.table, seq)
+        size = max(size, os.fstat(run.host._log).st_size)
+    assert size > 1 << 20
+    assert until(lambda: os.fstat(run.host._log).st_size < 1 << 20)
+    assert run.tick(60) == Code.OK
+    assert run.host.log().endswith("talk")
 
 
 def test_it_outlives_the_thread_that_asked_for_it() -> None:

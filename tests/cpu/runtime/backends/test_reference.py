@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,14 @@ import pytest
 
 from helpers.engine_bench import Bench, await_poll, do_advance, do_submit, outputs
 from helpers.engine_zoo import ZOO, F, T
-from helpers.sessions import config, from_memory, market_file, settings
+from helpers.sessions import (
+    config,
+    from_memory,
+    market_file,
+    settings,
+    tiny_model,
+    tiny_spec,
+)
 from tickrt import backends
 from tickrt.cli import main
 from tickrt.config import SessionConfig
@@ -28,6 +36,8 @@ from tickrt.engines.graph.check import read_model
 from tickrt.engines.translate import stream_program
 from tickrt.errors import Code, ConfigError, IncompatibleError, TamperedError
 from tickrt.program import to_bytes
+from tickrt.runtime.backends import reference
+from tickrt.runtime.backends.handle import RowRing
 from tickrt.runtime.backends.mailbox.engine import MailboxEngine
 from tickrt.runtime.backends.mailbox.parcel import bundle_parcel
 from tickrt.runtime.model_source import Source
@@ -166,6 +176,29 @@ def test_a_host_that_dies_sends_its_strategy_to_the_fallback(tmp_path: Path) -> 
     assert Code.ENGINE_FAILED in codes
     assert report.faults > 0
     assert any("ENGINE_FAILED: its host was ended by signal 9" in note for note in report.notes)
+
+
+def test_a_session_that_cannot_be_made_leaves_no_host_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first of two engines is there when the second cannot be had."""
+    made: list[MailboxEngine] = []
+
+    def load(source: Source, ring: RowRing, given: SessionConfig) -> MailboxEngine:
+        if made:
+            raise ConfigError("no second one")
+        made.append(reference.load(source, ring, given))  # type: ignore[arg-type]
+        return made[0]
+
+    monkeypatch.setattr(backends, "_known", dict(backends._known))
+    backends.register("one", SimpleNamespace(load=load))
+    first = settings(tmp_path, name="a")
+    tiny_model(tiny_spec(tmp_path, 4), tmp_path / "other.onnx", seed=2)
+    second = settings(tmp_path, name="b", model=str(tmp_path / "other.onnx"))
+    data = market_file(tmp_path / "m.npz", 30)
+    with pytest.raises(ConfigError, match="no second one"):
+        Session(config(tmp_path, data, first, second, backend="one"))
+    assert made[0].host.why == "was closed"
 
 
 def test_an_interpreter_that_is_none_is_refused_by_its_setting(tmp_path: Path) -> None:

@@ -170,7 +170,7 @@ class MailboxEngine:
     def error(self) -> str:
         """Why the host is gone, or what it said last; an empty string where all is well."""
         if self.host.why:
-            return f"its host {self.host.why}"
+            return ": ".join(filter(None, (f"its host {self.host.why}", self.host.log())))
         if dropped := self.side.column(k_.DROPPED):
             return f"{dropped} rows came faster than its host takes them"
         return self.side.box.text
