@@ -50,6 +50,7 @@ _known: dict[str, Any] = {
     "tensorrt_rtx": f"{_TENSORRT}:TENSORRT_RTX",
     DEFAULT: f"{_RUNTIME}.onnxruntime",
     "null": f"{_RUNTIME}.null",
+    "reference": f"{_RUNTIME}.reference",
 }
 
 

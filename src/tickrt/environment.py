@@ -1,7 +1,8 @@
 """The one reader of environment variables.
 
 Entry points: `cache_folder` (where tickrt keeps what it can make again), `compiled_folder` (where
-compiled kernels are), `data_folder` (recorded market data), `variable` (one that the user named).
+compiled kernels are), `data_folder` (recorded market data), `variable` (one that the user named),
+`for_child` (what a process that we start gets).
 
 Invariants: read when asked, never kept: a variable that changes counts from then on. Read by others
 before us: ``NUMBA_DISABLE_JIT`` and its kin by Numba, ``NO_COLOR`` and ``COLUMNS`` by rich.
@@ -10,9 +11,10 @@ before us: ``NUMBA_DISABLE_JIT`` and its kin by Numba, ``NO_COLOR`` and ``COLUMN
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
-__all__ = ["cache_folder", "compiled_folder", "data_folder", "variable"]
+__all__ = ["cache_folder", "compiled_folder", "data_folder", "for_child", "variable"]
 
 
 def variable(name: str) -> str:
@@ -36,3 +38,8 @@ def data_folder(default: Path) -> Path:
     """Recorded market data, for tests and benchmarks: ``$TICKRT_DATA`` or `default`."""
     given = variable("TICKRT_DATA")
     return Path(given) if given else default
+
+
+def for_child(changes: Mapping[str, str]) -> dict[str, str]:
+    """Our variables with `changes`, for a process that we start."""
+    return {**os.environ, **changes}

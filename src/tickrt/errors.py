@@ -16,6 +16,7 @@
     │   └── IncompatibleError built for another GPU, driver or library
     ├── RegistryError        the engine registry refused an operation
     ├── EngineError          an engine failed while it ran
+    │   └── HostError        the process that owns an engine failed, ended or did not answer
     └── HaltedError          a strategy is halted until a person re-arms it
 
 Compiled code never raises; it returns a `Code`, and `raise_code` turns that into an exception.
@@ -38,6 +39,7 @@ __all__ = [
     "FeatureMismatchError",
     "GapError",
     "HaltedError",
+    "HostError",
     "IncompatibleError",
     "ModelError",
     "PrecisionError",
@@ -120,6 +122,10 @@ class RegistryError(TickrtError):
 
 class EngineError(TickrtError):
     """An engine failed while it ran."""
+
+
+class HostError(EngineError):
+    """The process that owns an engine failed, ended or did not answer."""
 
 
 class HaltedError(TickrtError):

@@ -32,7 +32,7 @@ from tickrt.runtime.model_source import Source
 from tickrt.runtime.session import Session
 
 LEVEL = ("--builder-optimization-level", "3")
-BUILT_IN = ["tensorrt", "tensorrt_rtx", "onnxruntime", "null"]
+BUILT_IN = ["tensorrt", "tensorrt_rtx", "onnxruntime", "null", "reference"]
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +56,7 @@ def test_the_built_in_ones_are_there_and_not_imported() -> None:
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_each_says_what_it_can_do_here(name: str) -> None:
     probe = backends.probe(name)
-    assert (probe.runs == "") == (name in ("onnxruntime", "null"))
+    assert (probe.runs == "") == (name in ("onnxruntime", "null", "reference"))
     assert name != "onnxruntime" or not probe.builds
     assert name != "null" or probe.builds == "it only runs models"
     assert probe.needs_model == (name != "null")
@@ -112,7 +112,9 @@ def test_what_it_lacks_it_cannot_do() -> None:
 def test_an_unknown_name_lists_those_that_are_known(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = "did you mean onnxruntime.*there are null, onnxruntime, tensorrt.*'tickrt.backends'"
+    words = (
+        "did you mean onnxruntime.*there are null, onnxruntime, reference, ten.*'tickrt.backends'"
+    )
     with pytest.raises(ConfigError, match=words):
         backends.find("onxruntime")
     session = tmp_path / "session.toml"

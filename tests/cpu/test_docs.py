@@ -125,3 +125,8 @@ def test_a_gateway_in_thirty_lines(tmp_path: Path) -> None:
     orders, fills = map(int, re.findall(r"(\d+) orders, (\d+) fills", said)[0])
     assert orders >= fills > 0
     assert "state" in said
+
+
+def test_the_host_of_the_page_answers(tmp_path: Path) -> None:
+    said = run(written("howto-engine-hosts.md", tmp_path), "page.py")
+    assert re.fullmatch(r"3\.\d+\.\S+ 0\.0 0\n", said)

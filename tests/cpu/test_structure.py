@@ -46,6 +46,7 @@ MAY_IMPORT = {
     "risk": MARKET | {"strategy"},
     "engines": BASE,
     "models": BASE,
+    "host": BASE | {"engines"},
     "config": BASE | {"strategy", "risk", "execution"},
     "observe": BASE,
     "offline": MARKET | {"feature", "engines"},
@@ -388,7 +389,7 @@ def test_packages_are_the_ones_of_the_design() -> None:
     packages = {m.name for m in pkgutil.iter_modules(tickrt.__path__) if m.ispkg}
     order = (
         "compile memory market simulation feeds feature engines runtime strategy risk execution "
-        "config backtest observe report models training cli program"
+        "config backtest observe report models training cli program host"
     )
     assert packages == set(order.split())
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import numpy as np
 
+from tickrt.compile.codes import PENDING
 from tickrt.compile.intrinsics import call1, call2, call3, load_f32, load_i64, store_i64
 from tickrt.compile.jit import kernel
 from tickrt.runtime.backends.handle import Engine, RowRing
@@ -47,6 +49,16 @@ def stamp(table):
 @kernel
 def poison(table):
     store_i64(table[7], 0)
+
+
+def await_poll(table, seq, seconds=20.0):
+    """What `poll` says once it is not PENDING any more: an engine may be in another process."""
+    end = time.monotonic() + seconds
+    code = int(do_poll(table, seq))
+    while code == PENDING and time.monotonic() < end:
+        time.sleep(0)
+        code = int(do_poll(table, seq))
+    return code
 
 
 class Bench:

@@ -92,9 +92,19 @@ class SessionOptions:
     backend: Annotated[
         str | None,
         typer.Option(
-            help="What runs the model: onnxruntime, null, or one that was added.",
+            help="What runs the model: onnxruntime, null, reference, or one that was added.",
             show_default="onnxruntime",
             autocompletion=complete_backend,
+            rich_help_panel=_ENGINE,
+        ),
+    ] = None
+    engine_python: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PYTHON",
+            help="The interpreter that has what the engine needs, for backends that run it in a "
+            "process of its own; default: this one.",
+            show_default=False,
             rich_help_panel=_ENGINE,
         ),
     ] = None
@@ -147,7 +157,10 @@ class SessionOptions:
         given = {
             "data": tuple(self.data or ()),
             "trust": tuple(self.trust or ()),
-            **{name: getattr(self, name) for name in ("backend", "threads", "split", "stateful")},
+            **{
+                name: getattr(self, name)
+                for name in ("backend", "engine_python", "threads", "split", "stateful")
+            },
             "bundle_key": self.key,
             "allow_unsigned": self.allow_unsigned,
             "out": self.out,

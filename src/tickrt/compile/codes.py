@@ -139,6 +139,20 @@ ENGINE_MAX_BATCH: Final = 9
 ENGINE_COLUMNS: Final = 10
 ENGINE_ROWS: Final = 2  # rows of the table that one engine has: the one in use and a spare
 
+# A message of an engine host's mailbox (`host.mailbox`), as byte offsets, and its flags.
+MAIL_STAMP: Final = 0  # number of the message, written last
+MAIL_FLAGS: Final = 8
+MAIL_SEQ: Final = 16  # number of the row
+MAIL_COUNT: Final = 24  # rows of the batch
+MAIL_ROWS: Final = 64  # float32
+MAIL_ANSWER: Final = 1  # an answer is wanted
+MAIL_RESET: Final = 2  # before this row: forget every state
+
+# A reply of the mailbox.
+REPLY_STAMP: Final = 0  # number of the row that it was made from, written last
+REPLY_ERROR: Final = 8  # 0: there is none
+REPLY_VALUES: Final = 16  # float32
+
 # What makes a signal of an engine's outputs.
 HEAD_PROBABILITIES: Final = 0  # (down, flat, up)
 

@@ -177,7 +177,9 @@ class SessionConfig(_Frozen):
     Attributes:
         data: event files, one per symbol.
         strategies: at least one; not set: one taker on `seed_lstm`.
-        backend: what runs the models, by name: onnxruntime, null, or one that was added.
+        backend: what runs the models, by name: onnxruntime, null, reference, or one that was added.
+        engine_python: the Python interpreter that has what the engines need, for backends that run
+            them in a process of their own; not set: this one.
         threads: intra-op threads of the engine; 1: the loop's own thread.
         split: run only what depends on the newest row on the path, where that is exact.
         stateful: the models were trained with carried state (needs `split`).
@@ -204,6 +206,7 @@ class SessionConfig(_Frozen):
     lock_memory: Switch = False
     realtime_priority: Whole | None = Field(default=None, ge=1, le=99)
     backend: Annotated[str, AfterValidator(lambda v: _backend(v))] = DEFAULT
+    engine_python: str | None = None
     threads: Whole = Field(default=1, ge=1, le=256)
     split: Switch = True
     stateful: Switch = False

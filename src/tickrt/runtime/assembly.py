@@ -164,6 +164,23 @@ def assemble(
     Raises:
         ConfigError, ModelError, FeatureMismatchError, SpecError: what does not fit, both sides.
     """
+    engines: list[Engine] = []
+    try:
+        return _assemble(config, markets, feed, gateway, engines)
+    except BaseException:
+        for engine in engines:  # it may be a process
+            engine.close()
+        raise
+
+
+def _assemble(
+    config: SessionConfig,
+    markets: Sequence[Instrument],
+    feed: FeedView,
+    gateway: GatewayLike | GatewayMaker | None,
+    engines: list[Engine],
+) -> Assembly:
+    """`assemble`; what it opens is in `engines`."""
     if len({market.symbol for market in markets}) != len(markets):
         raise ConfigError(f"two files of one symbol: {[market.symbol for market in markets]}")
     slots = sorted(
@@ -181,7 +198,6 @@ def assemble(
         [(key[0], by_stream[key].spec, markets[key[0]].tick_size) for key in stream_keys]
     )
     engine_stream = [stream_keys.index(key[:2]) for key in engine_keys]
-    engines: list[Engine] = []
     for key, k in zip(engine_keys, engine_stream, strict=True):
         engines.append(_engine(config, by_engine[key], _ring(streams, k)))
     deadline = int(config.deadline_us * 1e3 * ticks_per_ns())

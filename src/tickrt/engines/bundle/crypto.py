@@ -51,7 +51,6 @@ __all__ = [
 
 KeyKind = Literal["aes256", "ed25519-private", "ed25519-public"]
 
-NONCE_BYTES: Final = 12  # NIST SP 800-38D, 8.2.1
 SALT_BYTES: Final = 16
 _COMMAND_TIMEOUT_S: Final = 30.0
 _FORMS: Final = "file:PATH, env:NAME or command:PROGRAM ARGS"

@@ -254,9 +254,7 @@ def _merge_once(section: list[Operation], related: bool) -> bool:
     return False
 
 
-def fuse(
-    section: Sequence[Operation], scratch: set[str], related: bool = False
-) -> list[Operation]:
+def fuse(section: Sequence[Operation], scratch: set[str], related: bool = False) -> list[Operation]:
     """The same operations, fewer of them.
 
     Args:

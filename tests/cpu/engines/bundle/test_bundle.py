@@ -200,7 +200,7 @@ def test_nothing_is_parsed_before_the_signature_is_verified(
     def parse(*_: object, **__: object) -> None:
         pytest.fail("parsed before it was verified")
 
-    monkeypatch.setattr("tickrt.engines.bundle.format.json.loads", parse)
+    monkeypatch.setattr("tickrt.engines.bundle.head.json.loads", parse)
     monkeypatch.setattr(Manifest, "from_bytes", parse)
     for data in (forged, forged[:-1] + b"\0", forged[:-96] + bytes(96)):
         with pytest.raises(TamperedError):

@@ -1,0 +1,4 @@
+"""Memory that two processes share, by kind: a kind is a module of this folder.
+
+- `registry`: finds them; `memfd`: ordinary memory.
+"""

@@ -1,0 +1,371 @@
+"""A host process from our side: start it, ask it, notice its end at once, end it for certain.
+
+Entry point: `HostProcess`.
+
+    with HostProcess() as host:            # a spare one is a host that was started and warmed
+        host.warm("program")
+        host.load(parcel, layout, (rows, memory), box)
+        host.start()                       # from now on it answers what comes into the mailbox
+
+A thread belongs to each host: it starts the process, waits for its end, and writes that into the
+mailbox (`GONE`), where the loop's handle finds it. It also ends a host whose heart stands still.
+
+Invariants: no request waits longer than its timeout; a host that does not answer, or was asked by
+somebody who was interrupted, is killed, since nobody knows what it is doing. A host never outlives
+this process: its kernel ends it with the thread that started it.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tickrt.environment import for_child
+from tickrt.errors import ConfigError, HostError, TickrtError
+from tickrt.host.mailbox import ABORT, BEAT, GONE, SERVING, STATE, Layout, Mailbox
+from tickrt.host.memory.registry import Allocated
+from tickrt.host.messages import PROTOCOL, Channel, channels, error_from_wire, sealed
+from tickrt.host.parcel import Parcel, pack
+
+__all__ = ["HostProcess", "Limits"]
+
+_LOOK_S = 0.25  # between two looks at the heart
+_LOG_BYTES, _LOG_MAX = 2000, 1 << 20
+_GRACE_S = 1.0  # for a host that was aborted, or has ended, to be gone
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long things may take, seconds.
+
+    Attributes:
+        start: until the process has said what it is.
+        request: until it has answered; `load`, `warm` and `verify` may take `load`.
+        silence: its heart may stand still, while it serves.
+    """
+
+    start: float = 60.0
+    request: float = 20.0
+    load: float = 300.0
+    silence: float = 10.0
+
+
+class HostProcess:
+    """One host.
+
+    Args:
+        python: the interpreter that has what the engine needs; empty: ours.
+        kernels: further kernels, by format (`kernels.registry.Kernels`).
+        environment: variables that it gets besides ours.
+        limits: how long things may take.
+
+    Attributes:
+        facts: what it said of itself: ``python``, ``numpy``, ``formats``.
+        pid: its process.
+
+    Raises:
+        ConfigError: `python` is no interpreter.
+        HostError: the process ended before it said what it is, or did not say so in time.
+    """
+
+    def __init__(
+        self,
+        python: str = "",
+        *,
+        kernels: Mapping[str, str] | None = None,
+        environment: Mapping[str, str] | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        self._python = python or sys.executable
+        self._limits = limits or Limits()
+        self._lock = threading.Lock()  # one request at a time
+        self._box: Mailbox | None = None
+        self._asked, self._why = 0, ""
+        self._ending = False
+        self._log = os.memfd_create("tickrt-host-log", os.MFD_CLOEXEC)
+        ours, its = channels()
+        self._channel = Channel(ours, f"engine host ({self._python})")
+        command = [self._python, str(Path(__file__).with_name("__main__.py"))]
+        command += ["--control-fd", str(its.fileno()), "--parent", str(os.getpid())]
+        for name, where in (kernels or {}).items():
+            command += ["--kernel", f"{name}={where}"]
+        self._process: subprocess.Popen[bytes] | None = None
+        self._refused: list[OSError] = []  # why it could not be started
+        self._started = threading.Event()
+        self._thread = threading.Thread(
+            target=self._live,
+            args=(command, its.fileno(), for_child(environment or {})),
+            name="tickrt-host-watch",
+            daemon=True,
+        )
+        self._thread.start()
+        try:
+            self._started.wait()
+            its.close()
+            self.facts = self._greeting()
+        except BaseException:
+            self.kill()
+            its.close()
+            self._release()
+            raise
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        return self._process.pid if self._process is not None else 0
+
+    @property
+    def why(self) -> str:
+        """Why it is gone; empty while it lives."""
+        return self._why
+
+    def _live(self, command: list[str], fd: int, variables: dict[str, str]) -> None:
+        """The thread: start the process, watch it, say that it has ended."""
+        try:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=self._log,
+                stderr=self._log,
+                pass_fds=(fd,),
+                env=variables,
+                start_new_session=True,  # Ctrl-C is for us: we end it in order
+            )
+        except OSError as error:
+            self._refused.append(error)
+            return
+        finally:
+            self._started.set()
+        self._watch(self._process)
+        status = self._process.wait()
+        self._why = self._why or (
+            f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
+        )
+
+    def _watch(self, process: subprocess.Popen[bytes]) -> None:
+        """Return when the process has ended, or end it when its heart stands still."""
+        end = select.poll()
+        end.register(self._channel, 0)  # only the end of the other side
+        beat, since, grace_s = -1, time.monotonic(), self._limits.request
+        while not end.poll(1000 * _LOOK_S):
+            box, now = self._box, time.monotonic()
+            self._trim_log()
+            if box is None or box.get(STATE) != SERVING or box.get(BEAT) != beat:
+                beat, since = (-1 if box is None else box.get(BEAT)), now
+            elif now - since > self._limits.silence:
+                self._why = f"was ended: it had been silent for {self._limits.silence:g} s"
+                grace_s = 0.0
+                break
+        if self._box is not None:
+            self._box.put(GONE, 1)
+        try:
+            process.wait(grace_s)  # its end of the channel is closed: it is ending, or has ended
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+    def _greeting(self) -> dict[str, Any]:
+        if self._refused:
+            why = self._refused[0]
+            raise ConfigError(
+                f"engine_python: {self._python}: {why.strerror}: name a Python interpreter, "
+                "3.9 or later, with NumPy"
+            ) from why
+        try:
+            facts, _ = self._channel.receive(self._limits.start)
+        except (TimeoutError, EOFError, HostError) as error:
+            raise self._lost(error) from error
+        if facts.get("protocol") != PROTOCOL:
+            raise HostError(f"engine host ({self._python}): it speaks {facts}, not {PROTOCOL}")
+        return facts
+
+    def _lost(self, error: Exception) -> HostError:
+        """The host's end as an error, with what it wrote last."""
+        if not isinstance(error, TimeoutError):
+            self._thread.join(_GRACE_S)  # it knows how the process ended
+        self._why = self._why or f"was ended: {error}"
+        self.kill()
+        text = self.log()
+        return HostError(f"engine host ({self._python}) {self._why}{': ' if text else ''}{text}")
+
+    def log(self) -> str:
+        """The end of what it wrote to its standard output and error."""
+        size = os.fstat(self._log).st_size
+        data = os.pread(self._log, _LOG_BYTES, max(0, size - _LOG_BYTES))
+        return data.decode("utf-8", "replace").strip()
+
+    def _trim_log(self) -> None:
+        """Let it write as much as it likes: what is old goes. Its offset in the file is ours."""
+        if os.fstat(self._log).st_size > _LOG_MAX:
+            os.lseek(self._log, 0, os.SEEK_SET)
+            os.ftruncate(self._log, 0)
+
+    def request(
+        self, do: str, fds: Sequence[int] = (), timeout_s: float | None = None, **fields: Any
+    ) -> dict[str, Any]:
+        """Ask, and wait for the answer.
+
+        Args:
+            do: the request's name (`service`).
+            fds: files that go with it; they stay the caller's.
+            timeout_s: None: `Limits.request`.
+
+        Raises:
+            HostError: it has ended, or did not answer in time; it is killed then.
+            TickrtError: the host's own error, of the kind that it named.
+        """
+        with self._lock:
+            if self._why:
+                raise HostError(f"engine host ({self._python}) {self._why}")
+            self._asked += 1
+            try:
+                self._channel.send({"id": self._asked, "do": do, **fields}, fds)
+                answer, _ = self._channel.receive(timeout_s or self._limits.request)
+            except (TimeoutError, EOFError, HostError) as error:
+                raise self._lost(error) from error
+            except BaseException:  # interrupted: the answer would be taken for the next one's
+                self.kill()
+                raise
+        if answer.get("id") != self._asked:
+            self.kill()
+            raise HostError(f"engine host ({self._python}): an answer to another request: {answer}")
+        if "error" in answer:
+            raise error_from_wire(answer["error"], f"engine host ({do})")
+        return answer
+
+    def warm(self, format_: str) -> None:
+        """Do what can be done before there is an engine. Raises like `request`."""
+        self.request("warm", timeout_s=self._limits.load, format=format_)
+
+    def load(
+        self,
+        parcel: Parcel,
+        layout: Layout,
+        memories: tuple[Allocated, Allocated],
+        box: Mailbox,
+    ) -> None:
+        """Load an engine; the host verifies the parcel first.
+
+        Args:
+            memories: row memory and host memory, which the caller keeps until `stop` or `close`.
+            box: our view of them: its `GONE` is set when the host ends.
+
+        Raises:
+            HostError: like `request`, or it has an engine already.
+            TamperedError, BundleError, IncompatibleError, EngineError: the engine is refused.
+        """
+        message, parts = pack(parcel)
+        try:
+            fds = [*(memory.fd for memory in memories), *parts]
+            self.request(
+                "load",
+                fds,
+                self._limits.load,
+                parcel=message,
+                layout=layout.to_dict(),
+                row_memory=memories[0].kind,
+            )
+        finally:
+            for fd in parts:
+                os.close(fd)
+        self._box = box
+        if self._why:  # it ended between its answer and now
+            box.put(GONE, 1)
+
+    def verify(
+        self, rows: NDArray[np.float32], expected: NDArray[np.float32], tolerance: float
+    ) -> float:
+        """Have the loaded engine answer `rows`, before it starts.
+
+        Args:
+            rows: float32 [n, F], one after the other.
+            expected: float32 [n, outputs]; a row of NaN expects nothing.
+            tolerance: largest absolute difference.
+
+        Returns:
+            the largest difference.
+
+        Raises:
+            EngineError: it is larger than `tolerance`, or an answer is not finite.
+        """
+        values = np.concatenate([np.ravel(rows), np.ravel(expected)]).astype(np.float32)
+        fd = sealed(values.tobytes())
+        try:
+            answer = self.request(
+                "verify", [fd], self._limits.load, rows=len(rows), tolerance=tolerance
+            )
+        finally:
+            os.close(fd)
+        return float(answer["max_abs"])
+
+    def start(self) -> None:
+        """Answer what comes into the mailbox from now on. Raises like `request`."""
+        self.request("start")
+
+    def stats(self) -> dict[str, Any]:
+        """What it has done: rows, answers, refused, resets, times in µs, memory in MB."""
+        return {k: v for k, v in self.request("stats").items() if k not in ("ok", "id")}
+
+    def stop(self) -> None:
+        """End the engine and release it; the host can load another. Raises like `request`."""
+        self.request("stop")
+        self._box = None
+
+    def abort(self) -> None:
+        """Set the abort word: the host ends without being asked anything."""
+        self._why = self._why or "was aborted"
+        if self._box is not None:
+            self._box.put(ABORT, 1)
+        else:
+            self.kill()
+
+    def kill(self) -> None:
+        """End the process now."""
+        self._started.wait()
+        self._why = self._why or "was killed"
+        if self._process is not None:
+            self._process.kill()
+            self._thread.join()
+
+    def close(self) -> None:
+        """End it in order, or for certain; returns when it is gone."""
+        if self._ending:
+            return
+        self._ending = True
+        grace_s = _GRACE_S
+        try:
+            if not self._why:
+                self.request("end")
+                self._why, grace_s = "was closed", self._limits.request
+        except TickrtError:
+            pass  # it has ended, or is killed here
+        finally:
+            self._thread.join(grace_s)
+            self.kill()
+            self._release()
+
+    def _release(self) -> None:
+        self._channel.close()
+        os.close(self._log)
+
+    def __enter__(self) -> HostProcess:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

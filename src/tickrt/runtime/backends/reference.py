@@ -1,0 +1,63 @@
+"""The `reference` backend: a model as a program, run in NumPy by an engine host.
+
+Everything of a GPU engine but the GPU: the process, the mailbox, the program that kernels are
+generated from. Slow and exact: to test, and to compare with.
+
+Entry points: `probe`, `load`, as `tickrt.backends` calls them.
+"""
+
+from __future__ import annotations
+
+import platform
+import sys
+from typing import TYPE_CHECKING
+
+from tickrt.backends import Probe
+
+if TYPE_CHECKING:
+    from tickrt.config import SessionConfig
+    from tickrt.host.parcel import Parcel
+    from tickrt.runtime.backends.handle import Engine, RowRing
+    from tickrt.runtime.model_source import Source
+
+__all__ = ["load", "probe"]
+
+_NAME = "reference"
+
+
+def probe(targets: tuple[str, ...] = ()) -> Probe:
+    """It runs where processes share memory as `host.mailbox` needs it."""
+    here = (sys.platform, platform.machine())
+    fits = here == ("linux", "x86_64")
+    return Probe(runs="" if fits else f"its mailbox needs Linux on x86-64, this is {here}")
+
+
+def load(source: Source, ring: RowRing, settings: SessionConfig) -> Engine:
+    """The model in a host process of its own.
+
+    Raises:
+        ConfigError: the settings ask for what the model does not have, or `engine_python` is none.
+        IncompatibleError: a bundle that was built by another backend.
+        ModelError: an operator cannot be translated.
+        HostError: the process does not start.
+    """
+    from tickrt.host.process import HostProcess
+    from tickrt.runtime.backends.mailbox.engine import MailboxEngine
+
+    parcel = _parcel(source, settings)
+    host = HostProcess(settings.engine_python or "")
+    return MailboxEngine(_NAME, source.model, ring, host, parcel)
+
+
+def _parcel(source: Source, settings: SessionConfig) -> Parcel:
+    from tickrt.engines.translate import stream_program
+    from tickrt.host.kernels.reference import FORMAT, parcel
+    from tickrt.program import to_bytes
+    from tickrt.runtime.backends.mailbox.parcel import bundle_parcel
+    from tickrt.runtime.backends.wanted import onnx_source, wanted_split
+
+    if source.built and source.model.format == FORMAT:
+        return bundle_parcel(source, settings)
+    onnx_source(source, _NAME)
+    program = stream_program(source.model, wanted_split(source, settings))
+    return parcel(str(source.path), to_bytes(program))
