@@ -12,19 +12,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from tickrt.program import Instruction, Map, Operation, View
-from tickrt.program.ir import operands, walk
+from tickrt.program.ir import reads, writes
 
 __all__ = ["fuse"]
 
 _MAX_LINES = 64
-
-
-def _reads(op: Operation) -> set[str]:
-    return {v.buffer for inner in walk((op,)) for v in operands(inner)[0]}
-
-
-def _writes(op: Operation) -> set[str]:
-    return {v.buffer for inner in walk((op,)) for v in operands(inner)[1]}
 
 
 def _append(
@@ -93,12 +85,13 @@ def _within(producer: Map, view: View, loops: Sequence[int]) -> tuple[View, ...]
         return None
     first = _digits(view.offset - written.offset, written.strides)
     steps = [_digits(s, written.strides) for s in view.strides]
-    if first is None or any(s is None for s in steps):
+    if first is None or min(first, default=0) < 0 or any(s is None for s in steps):
         return None
     known = [s for s in steps if s is not None]
     for axis, size in enumerate(producer.loops):  # no index may run over into the next axis
-        reach = sum(s[axis] * (n - 1) for s, n in zip(known, loops, strict=True))
-        if first[axis] + reach >= size:
+        spans = [s[axis] * (n - 1) for s, n in zip(known, loops, strict=True)]
+        low, high = sum(min(0, s) for s in spans), sum(max(0, s) for s in spans)
+        if first[axis] + low < 0 or first[axis] + high >= size:
             return None
 
     def seen(source: View) -> View:
@@ -131,7 +124,7 @@ def _inlined(producer: Map, consumer: Map) -> Map | None:
 
 def _clash(op: Operation, producer: Map) -> bool:
     """True when the producer cannot be computed after `op`: it would read or write other values."""
-    return bool(_writes(op) & (_reads(producer) | _writes(producer)))
+    return bool(writes(op) & (reads(producer) | writes(producer)))
 
 
 def _reads_of(op: Map, name: str) -> int:
@@ -147,8 +140,8 @@ def _inline_once(section: list[Operation], scratch: set[str]) -> bool:
         if not isinstance(producer, Map) or len(producer.outputs) != 1:
             continue
         name = producer.outputs[0].buffer
-        users = [i for i, op in enumerate(section) if name in _reads(op)]
-        writers = [i for i, op in enumerate(section) if name in _writes(op)]
+        users = [i for i, op in enumerate(section) if name in reads(op)]
+        writers = [i for i, op in enumerate(section) if name in writes(op)]
         consumers = [section[i] for i in users]
         maps = [op for op in consumers if isinstance(op, Map)]
         if name not in scratch or writers != [at] or not users or len(maps) != len(users):
@@ -157,7 +150,7 @@ def _inline_once(section: list[Operation], scratch: set[str]) -> bool:
         for n in producer.loops:
             size *= n
         cheap = len(producer.body) <= 1
-        if min(users) < at or (not cheap and sum(_reads_of(op, name) for op in maps) > size):
+        if min(users) <= at or (not cheap and sum(_reads_of(op, name) for op in maps) > size):
             continue
         if any(_clash(op, producer) for op in section[at + 1 : max(users)]):
             continue

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from tickrt.engines.graph.load import inputs_of
+from tickrt.engines.graph.order import reads_of
 from tickrt.engines.split.graph import probe
 from tickrt.engines.translate import (
     rules_elementwise,
@@ -40,6 +41,8 @@ RULES: dict[str, Rule] = {
     **rules_shape.RULES,
 }
 _DOMAINS = ("", "ai.onnx")
+_RANDOM = ("Random", "Bernoulli", "Multinomial")
+_SHAPES = ("Shape", "Size")  # known at batch 1, whatever the values are
 
 
 def _values(model: onnx.ModelProto) -> dict[str, NDArray[Any]]:
@@ -51,6 +54,47 @@ def _values(model: onnx.ModelProto) -> dict[str, NDArray[Any]]:
         feeds[entry.name] = np.zeros(shape, helper.tensor_dtype_to_np_dtype(kind.elem_type))
     constants = {i.name: numpy_helper.to_array(i) for i in model.graph.initializer}
     return {**constants, **feeds, **probe(model, feeds)}
+
+
+def _is_constant(node: onnx.NodeProto, constants: set[str]) -> bool:
+    own = node.domain in _DOMAINS
+    if own and node.op_type in _SHAPES:
+        return True
+    if own and node.op_type.startswith(_RANDOM):
+        return False
+    return all(name in constants for name in reads_of(node) if name)
+
+
+def _translate_node(c: NodeContext) -> dict[str, Tensor]:
+    """What the node's rule makes, by name.
+
+    Raises:
+        TranslateError: it has no rule, or one that does not fit it.
+    """
+    node = c.node
+    name = node.name or next(output for output in node.output if output)
+    operator = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
+    rule = RULES.get(node.op_type) if node.domain in _DOMAINS else None
+    if rule is None:
+        raise TranslateError(f"operator {operator} ({name!r}) has no rule")
+    # Generated code shows labels: nothing in a name may end a comment.
+    shown = "".join(ch if ch.isprintable() and ch not in "\\*" else "?" for ch in name)
+    c.b.label = f"{node.op_type} {shown}"
+    made: dict[str, Tensor] = {}
+    try:
+        c.refuse_empty()
+        results = rule(c)
+        listed = results if isinstance(results, list) else [results]
+        for index, (output, tensor) in enumerate(zip(node.output, listed, strict=False)):
+            if output and tensor.shape != c.shape(index):
+                raise TranslateError(
+                    f"its rule gives {tensor.shape}, ONNX Runtime {c.shape(index)}"
+                )
+            made[output] = tensor
+    except (TranslateError, ArithmeticError, LookupError, ValueError) as error:
+        raise TranslateError(f"operator {operator} ({name!r}): {error}") from error
+    made.pop("", None)
+    return made
 
 
 def translate_graph(
@@ -81,28 +125,10 @@ def translate_graph(
         if skipped.intersection(node.output):
             skipped.update(node.output)
             continue
-        needed = [name for name in node.input if name]
-        if all(name in constants for name in needed):
+        if _is_constant(node, constants):
             constants.update(node.output)
             continue
-        name = node.name or node.output[0]
-        rule = RULES.get(node.op_type) if node.domain in _DOMAINS else None
-        if rule is None:
-            raise TranslateError(f"operator {node.op_type} ({name!r}) has no rule")
-        builder.label = f"{node.op_type} {name}"
-        try:
-            made = rule(NodeContext(node, builder, tensors, values, constants))
-        except (TranslateError, ValueError, KeyError) as error:
-            raise TranslateError(f"operator {node.op_type} ({name!r}): {error}") from error
-        for output, tensor in zip(
-            node.output, made if isinstance(made, list) else [made], strict=False
-        ):
-            if tensor.shape != values[output].shape:
-                raise TranslateError(
-                    f"operator {node.op_type} ({name!r}): its rule gives {tensor.shape}, ONNX "
-                    f"Runtime {values[output].shape}"
-                )
-            tensors[output] = tensor
+        tensors.update(_translate_node(NodeContext(node, builder, tensors, values, constants)))
     outputs = {}
     for entry in model.graph.output:
         if entry.name in constants:

@@ -80,11 +80,24 @@ class NodeContext:
         name = self.node.input[index]
         if name in self._tensors:
             return self._tensors[name]
+        if name not in self._constants:
+            raise TranslateError(f"input {name!r} is an output that no rule makes")
         value = self._values[name]
         if value.dtype.kind not in "fbiu":
             raise TranslateError(f"input {name!r} has type {value.dtype}")
+        if not value.size:
+            raise TranslateError(f"input {name!r} is empty")
         self._tensors[name] = self.b.constant(value.astype(np.float32), name)
         return self._tensors[name]
+
+    def refuse_empty(self) -> None:
+        """Raises TranslateError where an output has no elements or is no tensor of numbers."""
+        for name in self.node.output:
+            value = self._values[name] if name else None
+            if name and not isinstance(value, np.ndarray):
+                raise TranslateError(f"its output {name!r} is no tensor")
+            if value is not None and not value.size:
+                raise TranslateError(f"its output {name!r} is empty")
 
     def shape(self, index: int = 0) -> tuple[int, ...]:
         """The shape of that output at batch 1."""

@@ -10,7 +10,7 @@ from tickrt.engines.translate.rules_shape import pad
 from tickrt.engines.translate.tensors import Tensor
 from tickrt.program import View
 
-__all__ = ["RULES", "linear", "spatial"]
+__all__ = ["RULES", "linear", "scaled", "spatial"]
 
 
 def _over(tensor: Tensor, axes: Sequence[int | None]) -> View:
@@ -27,6 +27,11 @@ def linear(
     begin = None if start is None else start.broadcast((m, n)).view()
     rows, columns = _over(x, [0, None, 1]), _over(weights, [None, 1, 0])
     return b.contract([m, n], [k], rows, columns, out, begin)
+
+
+def scaled(b: ProgramBuilder, x: Tensor, factor: float) -> Tensor:
+    """``factor · x``."""
+    return b.map([x], lambda body, i: body.add("mul", i[0], body.value(factor)))
 
 
 def _matmul(c: NodeContext) -> Tensor:
@@ -51,10 +56,12 @@ def _gemm(c: NodeContext) -> Tensor:
     b = b.transpose([1, 0]) if c.integer("transB", 0) else b
     alpha, beta = c.number("alpha", 1.0), c.number("beta", 1.0)
     start = c.x(2) if c.has(2) else None
-    if alpha != 1.0:
-        a = c.b.map([a], lambda body, i: body.add("mul", i[0], body.value(alpha)))
+    if alpha != 1.0 and c.value(1) is not None:
+        b = scaled(c.b, b, alpha)  # a constant, once
+    elif alpha != 1.0:
+        a = scaled(c.b, a, alpha)
     if start is not None and beta != 1.0:
-        start = c.b.map([start], lambda body, i: body.add("mul", i[0], body.value(beta)))
+        start = scaled(c.b, start, beta)
     return linear(c.b, a, b, c.b.tensor(c.shape()), start)
 
 
@@ -135,15 +142,15 @@ def _conv(c: NodeContext) -> Tensor:
     a = View(
         x.buffer, x.offset, (n, in_group * x.strides[1], 0, *walk, x.strides[1], *reach), x.moves
     )
-    b = View(weights.buffer, weights.offset, (0, out_group * o, o, *flat, *weights.strides[1:]))
+    across = (0, out_group * o, o, *flat, *weights.strides[1:])
+    b = View(weights.buffer, weights.offset, across, weights.moves)
     grouped = out.reshape(loops)
     assert grouped is not None  # it is dense
     start = None
     if c.has(2):
         bias = c.x(2)
-        start = View(
-            bias.buffer, bias.offset, (0, out_group * bias.strides[0], bias.strides[0], *flat)
-        )
+        each = bias.strides[0]
+        start = View(bias.buffer, bias.offset, (0, out_group * each, each, *flat), bias.moves)
     c.b.contract(loops, folds, a, b, grouped, start)
     return out
 

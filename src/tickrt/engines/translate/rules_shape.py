@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import numpy as np
 
 from tickrt.engines.translate.builder import TranslateError
 from tickrt.engines.translate.node import NodeContext
-from tickrt.engines.translate.tensors import Tensor
+from tickrt.engines.translate.tensors import Tensor, row_major
 
 __all__ = ["RULES", "gather_axis", "pad"]
 
@@ -37,16 +36,9 @@ def _slice(c: NodeContext) -> Tensor:
     steps = c.ints(4, "steps") or [1] * len(starts)
     for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
         axis %= len(x.shape)
-        places = range(x.shape[axis])[slice(start, _end(end, step), step)]
-        if not len(places):
-            raise TranslateError("it is empty")
+        places = range(x.shape[axis])[slice(start, end, step)]
         x = x.cut(axis, places[0], len(places), step)
     return x
-
-
-def _end(end: int, step: int) -> int | None:
-    """The end of a Python slice; ONNX writes "before the first" as a very small number."""
-    return None if step < 0 and end < -(2**31) else end
 
 
 def _split(c: NodeContext) -> list[Tensor]:
@@ -118,8 +110,9 @@ def pad(c: NodeContext, x: Tensor, before: list[int], after: list[int], value: f
     if not any(before) and not any(after):
         return x
     shape = [n + a + b for n, a, b in zip(x.shape, before, after, strict=True)]
-    out = c.b.fill(c.b.tensor(shape), value)
-    inner = out
+    # The border stays as it starts: only what lies inside is written.
+    start = np.full(shape, value, np.float32)
+    inner = out = Tensor(c.b.buffer(start.size, "state", "", start), 0, tuple(shape), row_major(shape))
     for axis, low in enumerate(before):
         inner = inner.cut(axis, low, x.shape[axis])
     c.b.copy(x, inner)
@@ -170,20 +163,11 @@ def _depth_to_space(c: NodeContext) -> Tensor:
     return c.b.reshape(c.b.reshape(x, seen).transpose(order), c.shape())
 
 
-def _empty_is_refused(rule: Callable[[NodeContext], Tensor]) -> Callable[[NodeContext], Tensor]:
-    def checked(c: NodeContext) -> Tensor:
-        if math.prod(c.shape()) == 0:
-            raise TranslateError("its output is empty")
-        return rule(c)
-
-    return checked
-
-
 RULES: dict[str, Callable[[NodeContext], Tensor | list[Tensor]]] = {
     "Concat": _concat,
     "DepthToSpace": _depth_to_space,
     "Dropout": _same,
-    "Expand": _empty_is_refused(_expand),
+    "Expand": _expand,
     "Flatten": _reshape,
     "Gather": _gather,
     "Identity": _same,

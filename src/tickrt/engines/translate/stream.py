@@ -23,7 +23,8 @@ from tickrt.engines.translate.graph import translate_graph
 from tickrt.engines.translate.optimise import optimise
 from tickrt.engines.translate.tensors import Tensor, row_major
 from tickrt.program import Move, StreamProgram
-from tickrt.program.ir import OUTPUT, ROWS, check
+from tickrt.program.check import check
+from tickrt.program.ir import OUTPUT, ROWS
 
 __all__ = ["stream_program"]
 
@@ -83,9 +84,18 @@ def _write(
     stream: _Stream, answers: dict[str, Tensor], states: dict[str, Tensor], tail: str = ""
 ) -> None:
     """Store the states that a graph puts out."""
+    held = {state.buffer for state in states.values()}
+    ready: dict[str, Tensor] = {}
     for name, state in states.items():
         stream.b.label = f"state {name}"
-        stream.b.copy(answers[name + tail], state)
+        answer = answers[name + tail]
+        # A part of a state that goes into a state must be read before any of them is written.
+        moves = answer.buffer in held and answer != state
+        ready[name] = stream.b.copy(answer) if moves else answer
+    for name, state in states.items():
+        if ready[name] != state:
+            stream.b.label = f"state {name}"
+            stream.b.copy(ready[name], state)
 
 
 def _before(stream: _Stream, plan: SplitPlan, states: dict[str, Tensor]) -> None:
@@ -134,9 +144,7 @@ def _bank(stream: _Stream, plan: SplitPlan) -> dict[str, Tensor]:
             raise TranslateError(f"the state {state!r} has shape {shape}")
         skip.append(moved)
     answers = translate_graph(graph, b, {plan.newest: stream.rows(1, 0)}, bound, skip)
-    for name, bank in banks.items():
-        b.label = f"bank {name}"
-        b.copy(answers[name], bank)
+    _write(stream, answers, banks)
     stream.end("advance")
     return states
 
