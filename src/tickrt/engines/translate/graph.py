@@ -22,6 +22,7 @@ from tickrt.engines.split.graph import probe
 from tickrt.engines.translate import (
     rules_elementwise,
     rules_linear,
+    rules_quantized,
     rules_recurrent,
     rules_reduce,
     rules_shape,
@@ -29,6 +30,7 @@ from tickrt.engines.translate import (
 from tickrt.engines.translate.builder import ProgramBuilder, TranslateError
 from tickrt.engines.translate.node import NodeContext
 from tickrt.engines.translate.tensors import Tensor
+from tickrt.errors import SplitError
 
 __all__ = ["RULES", "translate_graph"]
 
@@ -36,11 +38,16 @@ Rule = Callable[[NodeContext], Any]
 RULES: dict[str, Rule] = {
     **rules_elementwise.RULES,
     **rules_linear.RULES,
+    **rules_quantized.RULES,
     **rules_recurrent.RULES,
     **rules_reduce.RULES,
     **rules_shape.RULES,
 }
 _DOMAINS = ("", "ai.onnx")
+# Operators that are the same on whole numbers, and those that are where the numbers have 32 bits.
+_ON_INTEGERS = {*rules_shape.RULES, *rules_quantized.RULES, "Max", "MaxPool", "Min", "Relu"}
+_ON_INTEGERS |= {"ReduceMax", "ReduceMin", "Where", "Clip"}
+_ON_WIDE_INTEGERS = {"Abs", "Add", "Mul", "Neg", "ReduceSum", "Sub", "Sum"}
 _RANDOM = ("Random", "Bernoulli", "Multinomial")
 _SHAPES = ("Shape", "Size")  # known at batch 1, whatever the values are
 
@@ -53,7 +60,10 @@ def _values(model: onnx.ModelProto) -> dict[str, NDArray[Any]]:
         shape = [d.dim_value or 1 for d in kind.shape.dim]
         feeds[entry.name] = np.zeros(shape, helper.tensor_dtype_to_np_dtype(kind.elem_type))
     constants = {i.name: numpy_helper.to_array(i) for i in model.graph.initializer}
-    return {**constants, **feeds, **probe(model, feeds)}
+    try:
+        return {**constants, **feeds, **probe(model, feeds)}
+    except SplitError as error:
+        raise TranslateError(str(error)) from error
 
 
 def _is_constant(node: onnx.NodeProto, constants: set[str]) -> bool:
@@ -63,6 +73,23 @@ def _is_constant(node: onnx.NodeProto, constants: set[str]) -> bool:
     if own and node.op_type.startswith(_RANDOM):
         return False
     return all(name in constants for name in reads_of(node) if name)
+
+
+def _refuse_outputs(c: NodeContext) -> None:
+    """Raises TranslateError where an output is none that a program holds: float32 is."""
+    for index, name in enumerate(c.node.output):
+        if not name:
+            continue
+        value = c.output(index)
+        if not value.size:
+            raise TranslateError(f"its output {name!r} is empty")
+        kind, wide = value.dtype.kind, value.dtype.itemsize >= 4
+        if (kind == "f" and value.dtype != np.float32) or kind not in "fbiu":
+            raise TranslateError(f"it computes in {value.dtype}: export the model in float32")
+        if kind in "iu" and not (
+            c.op in _ON_INTEGERS or c.op == "Cast" or (wide and c.op in _ON_WIDE_INTEGERS)
+        ):
+            raise TranslateError(f"it computes integers ({value.dtype}) that depend on the rows")
 
 
 def _translate_node(c: NodeContext) -> dict[str, Tensor]:
@@ -82,7 +109,7 @@ def _translate_node(c: NodeContext) -> dict[str, Tensor]:
     c.b.label = f"{node.op_type} {shown}"
     made: dict[str, Tensor] = {}
     try:
-        c.refuse_empty()
+        _refuse_outputs(c)
         results = rule(c)
         listed = results if isinstance(results, list) else [results]
         for index, (output, tensor) in enumerate(zip(node.output, listed, strict=False)):

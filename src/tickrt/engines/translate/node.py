@@ -90,22 +90,17 @@ class NodeContext:
         self._tensors[name] = self.b.constant(value.astype(np.float32), name)
         return self._tensors[name]
 
-    def refuse_empty(self) -> None:
-        """Raises TranslateError where an output has no elements or is no tensor of numbers."""
-        for name in self.node.output:
-            value = self._values[name] if name else None
-            if name and not isinstance(value, np.ndarray):
-                raise TranslateError(f"its output {name!r} is no tensor")
-            if value is not None and not value.size:
-                raise TranslateError(f"its output {name!r} is empty")
+    def output(self, index: int) -> NDArray[Any]:
+        """That output where the graph's inputs are zeros."""
+        return self._values[self.node.output[index]]
 
     def shape(self, index: int = 0) -> tuple[int, ...]:
         """The shape of that output at batch 1."""
-        return tuple(self._values[self.node.output[index]].shape)
+        return tuple(self.output(index).shape)
 
     def output_dtype(self, index: int) -> np.dtype[Any]:
         """The type of that output."""
-        return self._values[self.node.output[index]].dtype
+        return self.output(index).dtype
 
     def number(self, name: str, default: float) -> float:
         """A float attribute."""

@@ -140,7 +140,8 @@ def _movable(program: StreamProgram, step: Section) -> set[int]:
                 and all(kinds[n] == "scratch" and n not in read for n in targets)
                 and not written.intersection(sources)
                 and not any(
-                    (_places(program, [op], name) & places[name]).any() for name in targets & written
+                    (_places(program, [op], name) & places[name]).any()
+                    for name in targets & written
                 )
             ):
                 found.add(number)
