@@ -169,12 +169,14 @@ def stream_program(model: LoopModel, plan: SplitPlan | None) -> StreamProgram:
         stream.end("step")
         stream.sections["advance"] = ()
         return stream.program(rows_before, rows_before, "whole")
-    if plan.mode == "bank":
+    # With two rows the bank has one slot, which starts anew with every row: that is `pre`.
+    mode = "pre" if plan.mode == "bank" and rows_before == 1 else plan.mode
+    if mode == "bank":
         _step(stream, plan, _bank(stream, plan))
         return stream.program(rows_before, 0, "bank")
     states = _states(stream, plan)
     _before(stream, plan, states)
-    if plan.mode == "pre":
+    if mode == "pre":
         stream.end("advance")
     else:
         stream.end("first")
@@ -182,4 +184,4 @@ def stream_program(model: LoopModel, plan: SplitPlan | None) -> StreamProgram:
         _write(stream, translate_graph(_graph(plan.advance), stream.b, inputs), states, "_next")
         stream.end("advance")
     _step(stream, plan, states)
-    return stream.program(rows_before, rows_before - 1, plan.mode)
+    return stream.program(rows_before, rows_before - 1, mode)
