@@ -62,7 +62,8 @@ def _program(name: str, mode: str) -> StreamProgram:
 def test_equals_onnx_runtime_across_a_reset_and_a_gap(name: str, mode: str) -> None:
     made, source = from_bytes(to_bytes(_program(name, mode))), model(name)
     engine, before = Reference(made), source.window - 1
-    assert (made.facts["mode"], made.warm) == (mode, before)
+    shown = "pre" if mode == "bank" and before == 1 else mode
+    assert (made.facts["mode"], made.warm) == (shown, before)
     for seed, first in enumerate((1, 1000, 12)):
         rows = rows_for(source, 2 * source.window + 3, seed)
         if mode == "carry":
@@ -77,9 +78,12 @@ def test_equals_onnx_runtime_across_a_reset_and_a_gap(name: str, mode: str) -> N
         np.testing.assert_allclose(found, expected, rtol=LIMIT, atol=LIMIT / 10)
 
 
-@pytest.mark.parametrize("name", [n for n in zoo.ZOO if n != "lstm-l"] + ["seed_lstm"])
+LARGE = {"lstm-m", "lstm-l", "lstm-seed"}  # the same graphs as others, only slower here
+
+
+@pytest.mark.parametrize("name", [n for n in zoo.ZOO if n not in LARGE] + ["seed_lstm"])
 def test_the_reference_models(name: str) -> None:
-    """Their split as the loop would run it; the largest is the same graph as the others."""
+    """Their split as the loop would run it."""
     content = onnx.load(find_model(name).onnx) if name == "seed_lstm" else zoo.make(name)
     source = checked(content)
     made = program(source, "bank") or program(source, "pre")
@@ -112,15 +116,11 @@ def test_a_window_of_one_row() -> None:
 
 def test_an_output_that_does_not_depend_on_the_rows() -> None:
     net = Net("constant")
-    zero = net.op(
-        "Mul", net.op("ReduceSum", "rows", net.ints(1), keepdims=0), net.const(np.float32(0))
-    )
-    head = net.op(
-        "Add", net.op("MatMul", zero, net.weight(8, 3)), net.const(np.float32([0.2, 0.3, 0.5]))
-    )
-    source = checked(net.model(head))
-    rows = rows_for(source, 9)
-    found = outputs(Reference(stream_program(source, None)), rows, 1, 7)
+    zeros = net.op("ConstantOfShape", net.op("Shape", net.last("rows")))
+    source = checked(net.model(net.head(net.op("Cos", zeros), 8)))
+    rows, made = rows_for(source, 9), stream_program(source, None)
+    assert len(made.sections["step"]) == 1  # a copy of what is known
+    found = outputs(Reference(made), rows, 1, 7)
     np.testing.assert_allclose(found, windows(source, rows), rtol=LIMIT)
 
 
