@@ -14,7 +14,7 @@ from dataclasses import replace
 from tickrt.program import Instruction, Map, Operation, View
 from tickrt.program.ir import reads, writes
 
-__all__ = ["fuse"]
+__all__ = ["fuse", "without_dead_lines"]
 
 _MAX_LINES = 64
 
@@ -230,10 +230,10 @@ def fuse(section: Sequence[Operation], scratch: set[str]) -> list[Operation]:
     operations = list(section)
     while _inline_once(operations, scratch) or _merge_once(operations):
         pass
-    return [_without_dead_lines(op) if isinstance(op, Map) else op for op in operations]
+    return [without_dead_lines(op) if isinstance(op, Map) else op for op in operations]
 
 
-def _without_dead_lines(op: Map) -> Map:
+def without_dead_lines(op: Map) -> Map:
     """Lines and inputs that no result needs are gone."""
     needed = set(op.results)
     for line in reversed(range(len(op.body))):

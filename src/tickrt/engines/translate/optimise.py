@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tickrt.engines.translate.builder import join_loops
-from tickrt.engines.translate.fuse import fuse
+from tickrt.engines.translate.fuse import fuse, without_dead_lines
 from tickrt.program import Buffer, Contract, For, Map, Operation, Reduce, StreamProgram, View
-from tickrt.program.ir import ROWS, operands, reads, walk, writes
+from tickrt.program.ir import OUTPUT, ROWS, operands, reads, walk, writes
 from tickrt.program.reference import run
 
 __all__ = ["optimise"]
@@ -43,9 +43,7 @@ def _fold(program: StreamProgram) -> StreamProgram:
         kept = []
         for op in section:
             outputs = writes(op)
-            constant = not isinstance(op, For) and all(
-                buffers[name].kind == "constant" for name in reads(op)
-            )
+            constant = all(buffers[name].kind == "constant" for name in reads(op))
             whole = len(outputs) == 1 and all(
                 buffers[n].kind == "scratch" and writers[n] == 1 and _fills(op, buffers[n])
                 for n in outputs
@@ -64,7 +62,8 @@ def _fold(program: StreamProgram) -> StreamProgram:
 
 def _fills(op: Operation, buffer: Buffer) -> bool:
     """True when it writes every element of the buffer."""
-    assert not isinstance(op, For)
+    if isinstance(op, For):
+        return False
     view = operands(op)[1][0]
     sizes, strides = join_loops(op.loops, [view.strides])
     dense = (sizes, strides[0]) in (((buffer.size,), (1,)), ((), ()))
@@ -258,6 +257,20 @@ def _forward(program: StreamProgram) -> StreamProgram:
     return replace(program, sections=sections)
 
 
+def _needed(name: str, read: set[str], buffers: dict[str, Buffer]) -> bool:
+    return name in read or buffers[name].kind == "output"
+
+
+def _without_outputs(op: Operation, read: set[str], buffers: dict[str, Buffer]) -> Operation:
+    """A map without the results that nobody reads."""
+    if not isinstance(op, Map) or len(op.outputs) == 1:
+        return op
+    pairs = zip(op.outputs, op.results, strict=True)
+    kept = [(v, r) for v, r in pairs if _needed(v.buffer, read, buffers)]
+    outputs, results = tuple(v for v, _ in kept), tuple(r for _, r in kept)
+    return without_dead_lines(replace(op, outputs=outputs, results=results))
+
+
 def _drop(program: StreamProgram) -> StreamProgram:
     sections = dict(program.sections)
     changed = True
@@ -266,23 +279,20 @@ def _drop(program: StreamProgram) -> StreamProgram:
         needed = {name for section in sections.values() for op in section for name in reads(op)}
         for label, section in sections.items():
             kept = tuple(
-                op
+                _without_outputs(op, needed, program.buffers)
                 for op in section
-                if any(
-                    name in needed or program.buffers[name].kind == "output" for name in writes(op)
-                )
+                if any(_needed(name, needed, program.buffers) for name in writes(op))
             )
-            changed = changed or len(kept) != len(section)
+            changed = changed or kept != section
             sections[label] = kept
     used = {n for s in sections.values() for op in s for n in reads(op) | writes(op)}
-    buffers = {n: b for n, b in program.buffers.items() if n in used or n == ROWS}
+    buffers = {n: b for n, b in program.buffers.items() if n in used or n in (ROWS, OUTPUT)}
     return replace(program, buffers=buffers, sections=sections)
 
 
 def optimise(program: StreamProgram) -> StreamProgram:
     """The same program, smaller."""
-    program = _fold(program)
-    program = _hoist(program)
+    program = _hoist(_fold(_drop(program)))
     program = _forward(program)
     program = replace(
         program,

@@ -19,12 +19,12 @@ from helpers.programs import (
     split_plan,
     windows,
 )
+from helpers.tensor_programs import Poisoned
 from tickrt.engines.graph.check import LoopModel
 from tickrt.engines.translate import TranslateError, stream_program
 from tickrt.models import find_model
 from tickrt.models.architectures import zoo
 from tickrt.program import StreamProgram, from_bytes, to_bytes
-from tickrt.program.reference import Reference
 
 LIMIT = 2e-5
 MODES = ("whole", "pre", "bank", "carry")
@@ -37,7 +37,7 @@ def model(name: str) -> LoopModel:
     return checked(MODELS[name]())
 
 
-def outputs(engine: Reference, rows: Array, first: int, before: int) -> Array:
+def outputs(engine: Poisoned, rows: Array, first: int, before: int) -> Array:
     """Of every row from number `before` on; each row is submitted twice."""
     found = []
     for seq, row in enumerate(rows, first):
@@ -61,7 +61,7 @@ def _program(name: str, mode: str) -> StreamProgram:
 @pytest.mark.parametrize("name", MODELS)
 def test_equals_onnx_runtime_across_a_reset_and_a_gap(name: str, mode: str) -> None:
     made, source = from_bytes(to_bytes(_program(name, mode))), model(name)
-    engine, before = Reference(made), source.window - 1
+    engine, before = Poisoned(made), source.window - 1
     shown = "pre" if mode == "bank" and before == 1 else mode
     assert (made.facts["mode"], made.warm) == (shown, before)
     for seed, first in enumerate((1, 1000, 12)):
@@ -89,7 +89,7 @@ def test_the_reference_models(name: str) -> None:
     made = program(source, "bank") or program(source, "pre")
     assert made is not None
     rows = rows_for(source, source.window + 3)
-    found = outputs(Reference(made), rows, 1, source.window - 1)
+    found = outputs(Poisoned(made), rows, 1, source.window - 1)
     np.testing.assert_allclose(found, windows(source, rows), rtol=LIMIT, atol=LIMIT / 10)
 
 
@@ -110,7 +110,7 @@ def test_a_window_of_one_row() -> None:
     made = stream_program(source, None)
     assert (made.warm, made.idle) == (0, 0)
     rows = rows_for(source, 4)
-    found = outputs(Reference(made), rows, 5, 0)
+    found = outputs(Poisoned(made), rows, 5, 0)
     np.testing.assert_allclose(found, windows(source, rows), rtol=LIMIT)
 
 
@@ -120,7 +120,7 @@ def test_an_output_that_does_not_depend_on_the_rows() -> None:
     source = checked(net.model(net.head(net.op("Cos", zeros), 8)))
     rows, made = rows_for(source, 9), stream_program(source, None)
     assert len(made.sections["step"]) == 1  # a copy of what is known
-    found = outputs(Reference(made), rows, 1, 7)
+    found = outputs(Poisoned(made), rows, 1, 7)
     np.testing.assert_allclose(found, windows(source, rows), rtol=LIMIT)
 
 
