@@ -8,9 +8,11 @@ Two ways, tried until none applies:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+from tickrt.engines.translate.tensors import row_major
 from tickrt.program import Instruction, Map, Operation, View
 from tickrt.program.ir import reads, writes
 
@@ -102,9 +104,21 @@ def _within(producer: Map, view: View, loops: Sequence[int]) -> tuple[View, ...]
     return tuple(seen(source) for source in producer.inputs)
 
 
+def _over(op: Map, loops: tuple[int, ...]) -> Map:
+    """The same with its only loop as several nested ones, where they have as many turns."""
+    if len(op.loops) != 1 or len(loops) < 2 or math.prod(loops) != op.loops[0]:
+        return op
+
+    def split(view: View) -> View:
+        return replace(view, strides=tuple(view.strides[0] * s for s in row_major(loops)))
+
+    inputs, outputs = tuple(map(split, op.inputs)), tuple(map(split, op.outputs))
+    return replace(op, loops=loops, inputs=inputs, outputs=outputs)
+
+
 def _inlined(producer: Map, consumer: Map) -> Map | None:
     """The consumer, computing what it read of the producer."""
-    name = producer.outputs[0].buffer
+    name, consumer = producer.outputs[0].buffer, _over(consumer, producer.loops)
     writer, loads = _Writer(), []
     for view in consumer.inputs:
         if view.buffer != name:
@@ -129,10 +143,7 @@ def _clash(op: Operation, producer: Map) -> bool:
 
 def _reads_of(op: Map, name: str) -> int:
     """How many elements of buffer `name` it reads, repeats counted."""
-    count = 1
-    for n in op.loops:
-        count *= n
-    return count * sum(v.buffer == name for v in op.inputs)
+    return math.prod(op.loops) * sum(v.buffer == name for v in op.inputs)
 
 
 def _inline_once(section: list[Operation], scratch: set[str]) -> bool:
@@ -146,9 +157,7 @@ def _inline_once(section: list[Operation], scratch: set[str]) -> bool:
         maps = [op for op in consumers if isinstance(op, Map)]
         if name not in scratch or writers != [at] or not users or len(maps) != len(users):
             continue
-        size = 1
-        for n in producer.loops:
-            size *= n
+        size = math.prod(producer.loops)
         cheap = len(producer.body) <= 1
         if min(users) <= at or (not cheap and sum(_reads_of(op, name) for op in maps) > size):
             continue
@@ -204,14 +213,16 @@ def _merged(first: Map, second: Map) -> Map | None:
     return None if _unsafe(both) or len(set(written)) != len(written) else both
 
 
-def _merge_once(section: list[Operation]) -> bool:
+def _merge_once(section: list[Operation], copies: bool) -> bool:
     for at, first in enumerate(section):
         if not isinstance(first, Map):
             continue
         for later in range(at + 1, len(section)):
             second = section[later]
-            if isinstance(second, Map) and second.loops == first.loops:
-                both = _merged(first, second)
+            if isinstance(second, Map) and (copies or len(first.body) + len(second.body) > 2):
+                second = _over(second, first.loops)
+                wide = _over(first, second.loops)
+                both = _merged(wide, second) if wide.loops == second.loops else None
                 if both is not None:
                     section[at] = both
                     del section[later]
@@ -221,14 +232,15 @@ def _merge_once(section: list[Operation]) -> bool:
     return False
 
 
-def fuse(section: Sequence[Operation], scratch: set[str]) -> list[Operation]:
+def fuse(section: Sequence[Operation], scratch: set[str], copies: bool) -> list[Operation]:
     """The same operations, fewer of them.
 
     Args:
         scratch: buffers that nobody outside of the section reads.
+        copies: join copies too; apart they can still be forwarded.
     """
     operations = list(section)
-    while _inline_once(operations, scratch) or _merge_once(operations):
+    while _inline_once(operations, scratch) or _merge_once(operations, copies):
         pass
     return [without_dead_lines(op) if isinstance(op, Map) else op for op in operations]
 

@@ -8,6 +8,8 @@ Entry point: `optimise`. The passes, in their order:
     forward   who writes to a place that is then copied writes to where it is copied to
     drop      what nobody reads is not computed, and buffers that nobody uses are gone
 
+Forward and fuse run twice: what one of them makes, the other can use.
+
 Invariants: every pass is safe by itself; where it cannot show that, it leaves things as they are.
 Buffers are compared by name, so an operation "touches" a whole buffer.
 """
@@ -290,15 +292,14 @@ def _drop(program: StreamProgram) -> StreamProgram:
     return replace(program, buffers=buffers, sections=sections)
 
 
+def _fuse(program: StreamProgram, copies: bool) -> StreamProgram:
+    scratch = _scratch(program)
+    sections = {n: tuple(fuse(ops, scratch, copies)) for n, ops in program.sections.items()}
+    return replace(program, sections=sections)
+
+
 def optimise(program: StreamProgram) -> StreamProgram:
     """The same program, smaller."""
     program = _hoist(_fold(_drop(program)))
-    program = _forward(program)
-    program = replace(
-        program,
-        sections={
-            label: tuple(fuse(section, _scratch(program)))
-            for label, section in program.sections.items()
-        },
-    )
-    return _drop(_forward(program))
+    program = _fuse(_forward(program), copies=False)
+    return _drop(_fuse(_drop(_forward(program)), copies=True))

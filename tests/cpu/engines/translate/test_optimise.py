@@ -11,7 +11,6 @@ from hypothesis import HealthCheck, given, settings
 
 from helpers.tensor_programs import SIZE, WINDOW, stream, tensor_program
 from tickrt.engines.translate import optimise as passes
-from tickrt.engines.translate.fuse import fuse
 from tickrt.engines.translate.optimise import optimise
 from tickrt.program import (
     Buffer,
@@ -89,11 +88,9 @@ S, R, T, U, V, C = (view(n) for n in "srtuvc")
 @given(tensor_program())
 def test_random_programs(made: StreamProgram) -> None:
     expected = stream(made)
-    scratch = {n for n, b in made.buffers.items() if b.kind == "scratch"}
 
     def fused(program: StreamProgram) -> StreamProgram:
-        sections = {n: tuple(fuse(ops, scratch)) for n, ops in program.sections.items()}
-        return replace(program, sections=sections)
+        return passes._fuse(program, copies=True)
 
     for one in (passes._fold, passes._hoist, passes._forward, fused, passes._drop, optimise):
         np.testing.assert_array_equal(stream(check(one(made))), expected, err_msg=str(one))
