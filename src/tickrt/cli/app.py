@@ -73,7 +73,10 @@ _GROUPS: dict[str, tuple[str, dict[str, Command]]] = {
         },
     ),
     "spec": ("Feature specs: what a model sees.", {"hash": spec.hash_, "show": spec.show}),
-    "model": ("Models that ship, and models' cards.", {"list": model.list_, "show": model.show}),
+    "model": (
+        "Models that ship, models' cards, and models as loops.",
+        {"list": model.list_, "show": model.show, "program": model.program},
+    ),
     "bundle": (
         "Built engines as files: look into them, verify and compare them.",
         {"inspect": bundle.inspect, "verify": bundle.verify, "diff": bundle.diff},

@@ -1,4 +1,4 @@
-"""``tickrt model list | show``."""
+"""``tickrt model list | show | program``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 from tickrt.cli.common import Json, complete_model
 from tickrt.errors import ConfigError
 
-__all__ = ["list_", "show"]
+__all__ = ["list_", "program", "show"]
 
 
 def _facts(name: str) -> dict[str, Any]:
@@ -94,3 +94,53 @@ def show(
         Console().print(Markdown(card.read_text(encoding="utf-8")))
 
     emit(facts, as_json, show=read)
+
+
+def program(
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A shipped model (see: tickrt model list) or an ONNX file.",
+            autocompletion=complete_model,
+        ),
+    ],
+    whole: Annotated[
+        bool, typer.Option("--whole", help="The model over its whole window, not its split.")
+    ] = False,
+    stateful: Annotated[
+        bool,
+        typer.Option("--stateful", help="The model was trained with carried state."),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Show a model as loops: what generated kernels compute, operation by operation.
+
+    [bold]Examples[/bold]
+
+    \b
+      tickrt model program seed_lstm
+      tickrt model program my.onnx --whole
+    """
+    from tickrt.cli.output import emit
+    from tickrt.cli.progress import working
+    from tickrt.engines.graph.check import read_model
+    from tickrt.engines.split.plan import plan
+    from tickrt.engines.translate import stream_program
+    from tickrt.models import find_model
+    from tickrt.program.text import describe
+
+    model = read_model(find_model(name).onnx)
+    with working("translating", as_json):
+        split = None if whole else plan(model, stateful=stateful)
+        made = stream_program(model, split if split is not None and split.usable else None)
+    text = describe(made)
+    facts = {
+        **made.facts,
+        "window": made.window,
+        "width": made.width,
+        "constants": made.constants,
+        "operations": {section: len(listed) for section, listed in made.sections.items()},
+        "why_whole": split.why_not if split is not None and not split.usable else None,
+        "text": text,
+    }
+    emit(facts, as_json, show=lambda: typer.echo(text, nl=False))

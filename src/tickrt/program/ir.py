@@ -15,13 +15,15 @@ Rows lie in a mirrored ring: row `seq` at ring row ``seq % T`` and again T rows 
 rows that end with `seq` start at ring row ``seq % T + 2``. An address that moves with `seq` is a
 `Move` of its view. States start as `Buffer.start` says, and do so again on a reset.
 
-Invariants: every address that an operation can form lies in its buffer (`check`); operations have
-fixed sizes; within one operation no element is read after another one was written over it.
+Every line of a `Map` is rounded to float32; the sums of `Contract` and `Reduce` in any order.
+
+Invariants, held by `check.check`: every address that an operation can form lies in its buffer;
+operations have fixed sizes; within one operation no element is written twice, and none is read
+after it was written, so its loops may run in any order; scratch is written before it is read.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Union
@@ -29,14 +31,13 @@ from typing import Union
 import numpy as np
 from numpy.typing import NDArray
 
-from tickrt.errors import EngineError
-
 __all__ = [
     "FUNCTIONS",
     "KINDS",
     "OUTPUT",
     "REDUCTIONS",
     "ROWS",
+    "SECTIONS",
     "Buffer",
     "Contract",
     "For",
@@ -47,13 +48,16 @@ __all__ = [
     "Reduce",
     "StreamProgram",
     "View",
-    "check",
+    "operands",
+    "reads",
     "walk",
+    "writes",
 ]
 
 ROWS = "rows"  # the buffer that holds the mirrored ring of rows
 OUTPUT = "output"  # the buffer that holds the outputs
 KINDS = ("rows", "output", "constant", "state", "scratch")
+SECTIONS = ("step", "advance", "first")
 REDUCTIONS = ("sum", "max", "min", "prod")
 # Functions of an instruction, with how many arguments each has.
 FUNCTIONS = {
@@ -236,96 +240,11 @@ def operands(operation: Operation) -> tuple[tuple[View, ...], tuple[View, ...]]:
     return (), ()
 
 
-def check(program: StreamProgram) -> StreamProgram:
-    """`program`, where it is sound.
-
-    Raises:
-        EngineError: it is not; says which section, operation and view, and why.
-    """
-    for name, buffer in program.buffers.items():
-        if buffer.kind not in KINDS or buffer.name != name or buffer.size < 1:
-            raise EngineError(f"program: buffer {name!r}: {buffer.kind}, size {buffer.size}")
-        if buffer.start is not None and buffer.start.shape != (buffer.size,):
-            raise EngineError(f"program: buffer {name!r}: its start does not fill it")
-    for wanted in (ROWS, OUTPUT):
-        if wanted not in program.buffers:
-            raise EngineError(f"program: there is no buffer {wanted!r}")
-    for section, operations in program.sections.items():
-        _check_operations(program, f"program: {section}", operations, {})
-    return program
+def reads(operation: Operation) -> set[str]:
+    """Buffers that it reads, inside of `For` too."""
+    return {v.buffer for op in walk((operation,)) for v in operands(op)[0]}
 
 
-def _check_operations(
-    program: StreamProgram, where: str, operations: tuple[Operation, ...], counts: dict[str, int]
-) -> None:
-    for number, operation in enumerate(operations):
-        place = f"{where}[{number}] ({operation.label or type(operation).__name__})"
-        if isinstance(operation, For):
-            if operation.count < 1 or operation.index in ("seq", *counts):
-                raise EngineError(f"{place}: index {operation.index!r}, count {operation.count}")
-            inner = {**counts, operation.index: operation.count}
-            _check_operations(program, place, operation.body, inner)
-            continue
-        sizes = operation.loops
-        if isinstance(operation, Map):
-            _check_body(place, operation)
-        reads, writes = operands(operation)
-        folds = () if isinstance(operation, Map) else operation.folds
-        if any(n < 1 for n in (*sizes, *folds)):
-            raise EngineError(f"{place}: loops {sizes} and folds {folds} must be 1 or more")
-        start = operation.start if isinstance(operation, Contract) else None
-        for view in reads:
-            _check_view(program, place, view, sizes if view is start else sizes + folds, counts)
-        for view in writes:
-            _check_view(program, place, view, sizes, counts)
-            if program.buffers[view.buffer].kind in ("constant", "rows"):
-                raise EngineError(f"{place}: writes to {view.buffer!r}")
-
-
-def _check_body(place: str, operation: Map) -> None:
-    for line, instruction in enumerate(operation.body):
-        expected = FUNCTIONS.get(instruction.function)
-        if expected is None or len(instruction.arguments) != expected:
-            raise EngineError(f"{place}: line {line}: {instruction}")
-        if instruction.function == "value":
-            continue
-        limit = len(operation.inputs) if instruction.function == "load" else line
-        if not all(isinstance(a, int) and 0 <= a < limit for a in instruction.arguments):
-            raise EngineError(f"{place}: line {line}: {instruction} reads what is not there")
-    if len(operation.results) != len(operation.outputs) or not all(
-        0 <= r < len(operation.body) for r in operation.results
-    ):
-        raise EngineError(f"{place}: results {operation.results}")
-
-
-def _check_view(
-    program: StreamProgram, place: str, view: View, sizes: tuple[int, ...], counts: dict[str, int]
-) -> None:
-    buffer = program.buffers.get(view.buffer)
-    if buffer is None:
-        raise EngineError(f"{place}: there is no buffer {view.buffer!r}")
-    if len(view.strides) != len(sizes):
-        raise EngineError(f"{place}: {len(view.strides)} strides for loops {sizes}: {view}")
-    low = high = view.offset
-    spans = [(s * (n - 1)) for s, n in zip(view.strides, sizes)]
-    for move in view.moves:
-        if move.index != "seq" and move.index not in counts:
-            raise EngineError(f"{place}: {view} moves with {move.index!r}, which is no index")
-        if move.period == 0 and move.index == "seq":
-            raise EngineError(f"{place}: {view} moves with seq without end")
-        first, last = move.shift, move.shift + counts.get(move.index, 1) - 1
-        if move.period:
-            first, last = 0, move.period - 1
-        low += min(first * move.stride, last * move.stride)
-        high += max(first * move.stride, last * move.stride)
-    low += sum(min(0, span) for span in spans)
-    high += sum(max(0, span) for span in spans)
-    if low < 0 or high >= buffer.size:
-        raise EngineError(
-            f"{place}: {view} reaches {low} … {high} of {buffer.name!r}, which has {buffer.size}"
-        )
-
-
-def size_of(shape: tuple[int, ...]) -> int:
-    """How many elements."""
-    return math.prod(shape)
+def writes(operation: Operation) -> set[str]:
+    """Buffers that it writes, inside of `For` too."""
+    return {v.buffer for op in walk((operation,)) for v in operands(op)[1]}

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from tickrt.errors import EngineError
+from tickrt.program.check import check
 from tickrt.program.ir import (
     Buffer,
     Contract,
@@ -22,7 +23,6 @@ from tickrt.program.ir import (
     Reduce,
     StreamProgram,
     View,
-    check,
 )
 
 __all__ = ["from_bytes", "to_bytes"]
@@ -77,31 +77,50 @@ def to_bytes(program: StreamProgram) -> bytes:
     return _MAGIC + json.dumps(head).encode() + b"\n" + b"".join(blobs)
 
 
-def _read_view(entry: Any) -> View:
-    buffer, offset, strides, moves = entry
-    return View(
-        str(buffer),
-        int(offset),
-        tuple(int(s) for s in strides),
-        tuple(Move(str(i), int(s), int(h), int(p)) for i, s, h, p in moves),
-    )
+def _int(value: Any) -> int:
+    if type(value) is not int:
+        raise TypeError(f"{value!r} is not an integer")
+    return value
+
+
+def _text(value: Any) -> str:
+    if type(value) is not str:
+        raise TypeError(f"{value!r} is not text")
+    return value
 
 
 def _ints(values: Any) -> tuple[int, ...]:
-    return tuple(int(v) for v in values)
+    return tuple(_int(v) for v in values)
+
+
+def _read_view(entry: Any) -> View:
+    buffer, offset, strides, moves = entry
+    return View(
+        _text(buffer),
+        _int(offset),
+        _ints(strides),
+        tuple(Move(_text(i), _int(s), _int(h), _int(p)) for i, s, h, p in moves),
+    )
+
+
+def _read_instruction(entry: Any) -> Instruction:
+    function, *arguments = entry
+    if function == "value":
+        return Instruction("value", tuple(float(a) for a in arguments))
+    return Instruction(_text(function), _ints(arguments))
 
 
 def _read_operation(entry: dict[str, Any]) -> Operation:
-    label = str(entry.get("label", ""))
+    label = _text(entry["label"])
     if "for" in entry:
         body = tuple(_read_operation(inner) for inner in entry["body"])
-        return For(str(entry["for"]), int(entry["count"]), body, label)
+        return For(_text(entry["for"]), _int(entry["count"]), body, label)
     loops = _ints(entry["loops"])
     if "map" in entry:
         return Map(
             loops,
             tuple(_read_view(v) for v in entry["inputs"]),
-            tuple(Instruction(str(f), tuple(args)) for f, *args in entry["map"]),
+            tuple(_read_instruction(line) for line in entry["map"]),
             tuple(_read_view(v) for v in entry["outputs"]),
             _ints(entry["results"]),
             label,
@@ -111,7 +130,7 @@ def _read_operation(entry: dict[str, Any]) -> Operation:
         a, b = entry["contract"]
         start = None if entry["start"] is None else _read_view(entry["start"])
         return Contract(loops, folds, _read_view(a), _read_view(b), output, start, label)
-    return Reduce(loops, folds, str(entry["reduce"]), _read_view(entry["x"]), output, label)
+    return Reduce(loops, folds, _text(entry["reduce"]), _read_view(entry["x"]), output, label)
 
 
 def from_bytes(content: bytes) -> StreamProgram:
@@ -122,29 +141,40 @@ def from_bytes(content: bytes) -> StreamProgram:
     """
     if not content.startswith(_MAGIC):
         raise EngineError("not a program of this version: build the engine again")
-    end = content.find(b"\n", len(_MAGIC))
     try:
-        head = json.loads(content[len(_MAGIC) : end])
-        buffers, at = {}, end + 1
-        for name, size, kind, has_start in head["buffers"]:
-            start = None
-            if has_start:
-                start = np.frombuffer(content, "<f4", int(size), at).astype(np.float32)
-                at += 4 * int(size)
-            buffers[str(name)] = Buffer(str(name), int(size), str(kind), start)
-        program = StreamProgram(
-            window=int(head["window"]),
-            width=int(head["width"]),
-            outputs=int(head["outputs"]),
-            warm=int(head["warm"]),
-            idle=int(head["idle"]),
-            buffers=buffers,
-            sections={
-                str(name): tuple(_read_operation(op) for op in section)
-                for name, section in head["sections"].items()
-            },
-            facts={str(k): str(v) for k, v in head["facts"].items()},
-        )
-    except (KeyError, TypeError, ValueError) as error:
+        program = _read(content)
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError) as error:
         raise EngineError(f"the program is damaged: {error!r}: build the engine again") from error
+    except ValueError as error:
+        raise EngineError(f"the program is damaged: {error}: build the engine again") from error
     return check(program)
+
+
+def _read(content: bytes) -> StreamProgram:
+    end = content.find(b"\n", len(_MAGIC))
+    head = json.loads(content[len(_MAGIC) : end])
+    buffers: dict[str, Buffer] = {}
+    at = end + 1
+    for name, size, kind, has_start in head["buffers"]:
+        start = None
+        if has_start:
+            start = np.frombuffer(content, "<f4", _int(size), at).astype(np.float32)
+            at += 4 * size
+        if name in buffers:
+            raise ValueError(f"two buffers {name!r}")
+        buffers[_text(name)] = Buffer(name, _int(size), _text(kind), start)
+    if at != len(content):
+        raise ValueError(f"it has {len(content)} bytes, its head describes {at}")
+    return StreamProgram(
+        window=_int(head["window"]),
+        width=_int(head["width"]),
+        outputs=_int(head["outputs"]),
+        warm=_int(head["warm"]),
+        idle=_int(head["idle"]),
+        buffers=buffers,
+        sections={
+            name: tuple(_read_operation(op) for op in section)
+            for name, section in head["sections"].items()
+        },
+        facts={key: _text(value) for key, value in head["facts"].items()},
+    )

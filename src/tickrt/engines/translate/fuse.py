@@ -12,20 +12,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+from tickrt.engines.translate.tensors import row_major
 from tickrt.program import Instruction, Map, Operation, View
-from tickrt.program.ir import operands, walk
+from tickrt.program.ir import reads, writes
 
-__all__ = ["fuse"]
+__all__ = ["fuse", "without_dead_lines"]
 
 _MAX_LINES = 64
-
-
-def _reads(op: Operation) -> set[str]:
-    return {v.buffer for inner in walk((op,)) for v in operands(inner)[0]}
-
-
-def _writes(op: Operation) -> set[str]:
-    return {v.buffer for inner in walk((op,)) for v in operands(inner)[1]}
 
 
 def _append(
@@ -94,12 +87,13 @@ def _within(producer: Map, view: View, loops: Sequence[int]) -> tuple[View, ...]
         return None
     first = _digits(view.offset - written.offset, written.strides)
     steps = [_digits(s, written.strides) for s in view.strides]
-    if first is None or any(s is None for s in steps):
+    if first is None or min(first, default=0) < 0 or any(s is None for s in steps):
         return None
     known = [s for s in steps if s is not None]
     for axis, size in enumerate(producer.loops):  # no index may run over into the next axis
-        reach = sum(s[axis] * (n - 1) for s, n in zip(known, loops, strict=True))
-        if first[axis] + reach >= size:
+        spans = [s[axis] * (n - 1) for s, n in zip(known, loops, strict=True)]
+        low, high = sum(min(0, s) for s in spans), sum(max(0, s) for s in spans)
+        if first[axis] + low < 0 or first[axis] + high >= size:
             return None
 
     def seen(source: View) -> View:
@@ -110,30 +104,21 @@ def _within(producer: Map, view: View, loops: Sequence[int]) -> tuple[View, ...]
     return tuple(seen(source) for source in producer.inputs)
 
 
-def _split_like(op: Map, loops: tuple[int, ...]) -> Map:
-    """One loop as several, where they are as many turns."""
-    if len(op.loops) != 1 or math.prod(loops) != op.loops[0]:
+def _over(op: Map, loops: tuple[int, ...]) -> Map:
+    """The same with its only loop as several nested ones, where they have as many turns."""
+    if len(op.loops) != 1 or len(loops) < 2 or math.prod(loops) != op.loops[0]:
         return op
 
     def split(view: View) -> View:
-        strides, step = [], view.strides[0]
-        for size in reversed(loops):
-            strides.append(step)
-            step *= size
-        return replace(view, strides=tuple(reversed(strides)))
+        return replace(view, strides=tuple(view.strides[0] * s for s in row_major(loops)))
 
-    return replace(
-        op,
-        loops=loops,
-        inputs=tuple(split(v) for v in op.inputs),
-        outputs=tuple(split(v) for v in op.outputs),
-    )
+    inputs, outputs = tuple(map(split, op.inputs)), tuple(map(split, op.outputs))
+    return replace(op, loops=loops, inputs=inputs, outputs=outputs)
 
 
 def _inlined(producer: Map, consumer: Map) -> Map | None:
     """The consumer, computing what it read of the producer."""
-    name = producer.outputs[0].buffer
-    consumer = _split_like(consumer, producer.loops)
+    name, consumer = producer.outputs[0].buffer, _over(consumer, producer.loops)
     writer, loads = _Writer(), []
     for view in consumer.inputs:
         if view.buffer != name:
@@ -153,15 +138,12 @@ def _inlined(producer: Map, consumer: Map) -> Map | None:
 
 def _clash(op: Operation, producer: Map) -> bool:
     """True when the producer cannot be computed after `op`: it would read or write other values."""
-    return bool(_writes(op) & (_reads(producer) | _writes(producer)))
+    return bool(writes(op) & (reads(producer) | writes(producer)))
 
 
 def _reads_of(op: Map, name: str) -> int:
     """How many elements of buffer `name` it reads, repeats counted."""
-    count = 1
-    for n in op.loops:
-        count *= n
-    return count * sum(v.buffer == name for v in op.inputs)
+    return math.prod(op.loops) * sum(v.buffer == name for v in op.inputs)
 
 
 def _inline_once(section: list[Operation], scratch: set[str]) -> bool:
@@ -169,17 +151,15 @@ def _inline_once(section: list[Operation], scratch: set[str]) -> bool:
         if not isinstance(producer, Map) or len(producer.outputs) != 1:
             continue
         name = producer.outputs[0].buffer
-        users = [i for i, op in enumerate(section) if name in _reads(op)]
-        writers = [i for i, op in enumerate(section) if name in _writes(op)]
+        users = [i for i, op in enumerate(section) if name in reads(op)]
+        writers = [i for i, op in enumerate(section) if name in writes(op)]
         consumers = [section[i] for i in users]
         maps = [op for op in consumers if isinstance(op, Map)]
         if name not in scratch or writers != [at] or not users or len(maps) != len(users):
             continue
-        size = 1
-        for n in producer.loops:
-            size *= n
+        size = math.prod(producer.loops)
         cheap = len(producer.body) <= 1
-        if min(users) < at or (not cheap and sum(_reads_of(op, name) for op in maps) > size):
+        if min(users) <= at or (not cheap and sum(_reads_of(op, name) for op in maps) > size):
             continue
         if any(_clash(op, producer) for op in section[at + 1 : max(users)]):
             continue
@@ -233,18 +213,16 @@ def _merged(first: Map, second: Map) -> Map | None:
     return None if _unsafe(both) or len(set(written)) != len(written) else both
 
 
-def _merge_once(section: list[Operation], related: bool) -> bool:
+def _merge_once(section: list[Operation], copies: bool) -> bool:
     for at, first in enumerate(section):
         if not isinstance(first, Map):
             continue
         for later in range(at + 1, len(section)):
             second = section[later]
-            if isinstance(second, Map):
-                second = _split_like(second, first.loops)
-            if related and not _reads(second) & _writes(first):
-                break
-            if isinstance(second, Map) and second.loops == first.loops:
-                both = _merged(first, second)
+            if isinstance(second, Map) and (copies or len(first.body) + len(second.body) > 2):
+                second = _over(second, first.loops)
+                wide = _over(first, second.loops)
+                both = _merged(wide, second) if wide.loops == second.loops else None
                 if both is not None:
                     section[at] = both
                     del section[later]
@@ -254,20 +232,20 @@ def _merge_once(section: list[Operation], related: bool) -> bool:
     return False
 
 
-def fuse(section: Sequence[Operation], scratch: set[str], related: bool = False) -> list[Operation]:
+def fuse(section: Sequence[Operation], scratch: set[str], copies: bool) -> list[Operation]:
     """The same operations, fewer of them.
 
     Args:
         scratch: buffers that nobody outside of the section reads.
-        related: merge only an operation with one that reads what it writes.
+        copies: join copies too; apart they can still be forwarded.
     """
     operations = list(section)
-    while _inline_once(operations, scratch) or _merge_once(operations, related):
+    while _inline_once(operations, scratch) or _merge_once(operations, copies):
         pass
-    return [_without_dead_lines(op) if isinstance(op, Map) else op for op in operations]
+    return [without_dead_lines(op) if isinstance(op, Map) else op for op in operations]
 
 
-def _without_dead_lines(op: Map) -> Map:
+def without_dead_lines(op: Map) -> Map:
     """Lines and inputs that no result needs are gone."""
     needed = set(op.results)
     for line in reversed(range(len(op.body))):

@@ -80,19 +80,27 @@ class NodeContext:
         name = self.node.input[index]
         if name in self._tensors:
             return self._tensors[name]
+        if name not in self._constants:
+            raise TranslateError(f"input {name!r} is an output that no rule makes")
         value = self._values[name]
         if value.dtype.kind not in "fbiu":
             raise TranslateError(f"input {name!r} has type {value.dtype}")
+        if not value.size:
+            raise TranslateError(f"input {name!r} is empty")
         self._tensors[name] = self.b.constant(value.astype(np.float32), name)
         return self._tensors[name]
 
+    def output(self, index: int) -> NDArray[Any]:
+        """That output where the graph's inputs are zeros."""
+        return self._values[self.node.output[index]]
+
     def shape(self, index: int = 0) -> tuple[int, ...]:
         """The shape of that output at batch 1."""
-        return tuple(self._values[self.node.output[index]].shape)
+        return tuple(self.output(index).shape)
 
     def output_dtype(self, index: int) -> np.dtype[Any]:
         """The type of that output."""
-        return self._values[self.node.output[index]].dtype
+        return self.output(index).dtype
 
     def number(self, name: str, default: float) -> float:
         """A float attribute."""

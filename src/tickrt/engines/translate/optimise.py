@@ -8,6 +8,8 @@ Entry point: `optimise`. The passes, in their order:
     forward   who writes to a place that is then copied writes to where it is copied to
     drop      what nobody reads is not computed, and buffers that nobody uses are gone
 
+Forward and fuse run twice: what one of them makes, the other can use.
+
 Invariants: every pass is safe by itself; where it cannot show that, it leaves things as they are.
 Buffers are compared by name, so an operation "touches" a whole buffer.
 """
@@ -18,26 +20,17 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tickrt.engines.translate.builder import join_loops
-from tickrt.engines.translate.fuse import fuse
+from tickrt.engines.translate.fuse import fuse, without_dead_lines
 from tickrt.program import Buffer, Contract, For, Map, Operation, Reduce, StreamProgram, View
-from tickrt.program.ir import ROWS, operands, walk
+from tickrt.program.ir import OUTPUT, ROWS, operands, reads, walk, writes
 from tickrt.program.reference import run
 
-__all__ = ["optimise", "reads", "writes"]
+__all__ = ["optimise"]
 
 Section = tuple[Operation, ...]
-
-
-def reads(operation: Operation) -> set[str]:
-    """Buffers that it reads, inside of `For` too."""
-    return {v.buffer for op in walk((operation,)) for v in operands(op)[0]}
-
-
-def writes(operation: Operation) -> set[str]:
-    """Buffers that it writes."""
-    return {v.buffer for op in walk((operation,)) for v in operands(op)[1]}
 
 
 def _fold(program: StreamProgram) -> StreamProgram:
@@ -52,9 +45,7 @@ def _fold(program: StreamProgram) -> StreamProgram:
         kept = []
         for op in section:
             outputs = writes(op)
-            constant = not isinstance(op, For) and all(
-                buffers[name].kind == "constant" for name in reads(op)
-            )
+            constant = all(buffers[name].kind == "constant" for name in reads(op))
             whole = len(outputs) == 1 and all(
                 buffers[n].kind == "scratch" and writers[n] == 1 and _fills(op, buffers[n])
                 for n in outputs
@@ -73,7 +64,8 @@ def _fold(program: StreamProgram) -> StreamProgram:
 
 def _fills(op: Operation, buffer: Buffer) -> bool:
     """True when it writes every element of the buffer."""
-    assert not isinstance(op, For)
+    if isinstance(op, For):
+        return False
     view = operands(op)[1][0]
     sizes, strides = join_loops(op.loops, [view.strides])
     dense = (sizes, strides[0]) in (((buffer.size,), (1,)), ((), ()))
@@ -110,39 +102,81 @@ def _hoist(program: StreamProgram) -> StreamProgram:
     """What a step computes from states alone."""
     if program.facts.get("mode") == "whole":
         return program
-    kept: list[Operation] = []
-    moved: list[Operation] = []
-    written: set[str] = set()  # by operations that stay
-    prepared: set[str] = set()
-    for op in program.sections["step"]:
-        sources, targets = reads(op), writes(op)
-        known = all(
-            program.buffers[name].kind in ("constant", "state") or name in prepared
-            for name in sources
-        ) and not sources.intersection(written)
-        scratch = all(program.buffers[name].kind == "scratch" for name in targets)
-        if known and scratch and not targets.intersection(written):
-            moved.append(_later(op))
-            prepared |= targets
-        else:
-            kept.append(op)
-            written |= targets
-    if not moved:
+    step = program.sections["step"]
+    numbers = _movable(program, step)
+    if not numbers:
         return program
+    kept = tuple(op for i, op in enumerate(step) if i not in numbers)
+    moved = tuple(_later(op) for i, op in enumerate(step) if i in numbers)
+    needed = {name for op in kept for name in reads(op)}
+    prepared = {name for op in moved for name in writes(op)} & needed
     buffers = {
         name: replace(b, kind="state") if name in prepared else b
         for name, b in program.buffers.items()
     }
     sections = {
-        label: tuple(kept) if label == "step" else (*section, *moved)
+        label: kept if label == "step" else section + moved
         for label, section in program.sections.items()
     }
     return replace(program, buffers=buffers, sections=sections)
 
 
+def _movable(program: StreamProgram, step: Section) -> set[int]:
+    """Numbers of the operations whose result is the same in the advance before, and stays until
+    the next one: nothing that remains in the step writes what they read or write."""
+    candidates = set(range(len(step)))
+    while True:
+        remain = [op for i, op in enumerate(step) if i not in candidates]
+        written = {name for op in remain for name in writes(op)}
+        places = {name: _places(program, remain, name) for name in written}
+        found: set[int] = set()
+        prepared: set[str] = set()
+        read: set[str] = set()  # by what remains, so far
+        for number, op in enumerate(step):
+            sources, targets = reads(op), writes(op)
+            kinds = {name: program.buffers[name].kind for name in sources | targets}
+            if (
+                number in candidates
+                and all(kinds[n] in ("constant", "state") or n in prepared for n in sources)
+                and all(kinds[n] == "scratch" and n not in read for n in targets)
+                and not written.intersection(sources)
+                and not any(
+                    (_places(program, [op], name) & places[name]).any()
+                    for name in targets & written
+                )
+            ):
+                found.add(number)
+                prepared |= targets
+            else:
+                read |= sources
+        if found == candidates:
+            return found
+        candidates = found
+
+
+def _places(program: StreamProgram, operations: list[Operation], name: str) -> NDArray[np.bool_]:
+    """Which elements of a buffer they write: exact, but for a view that moves, which is all."""
+    places = np.zeros(program.buffers[name].size, bool)
+    for outer in operations:
+        for op in walk((outer,)):
+            for view in operands(op)[1]:
+                if view.buffer != name:
+                    continue
+                if view.moves or isinstance(op, For):
+                    places[:] = True
+                    continue
+                at = np.array(view.offset)
+                for size, stride in zip(op.loops, view.strides, strict=True):
+                    at = at[..., None] + np.arange(size) * stride
+                places[at] = True
+    return places
+
+
 def _is_copy(op: Operation) -> bool:
     return (
-        isinstance(op, Map) and len(op.inputs) == 1 and len(op.outputs) == 1 and len(op.body) == 1
+        isinstance(op, Map)
+        and len(op.inputs) == len(op.outputs) == len(op.body) == 1
+        and op.body[0].function == "load"
     )
 
 
@@ -177,7 +211,8 @@ def _in_place(producer: Operation, target: str) -> bool:
     """True when it may read `target` while it writes it: it reads each element before."""
     if isinstance(producer, Map):
         views = [v for v in (*producer.inputs, *producer.outputs) if v.buffer == target]
-        return all(v == views[0] for v in views)
+        once = sum(v.buffer == target for v in producer.outputs) == 1
+        return once and all(v == views[0] for v in views)
     if isinstance(producer, Contract):
         start = producer.start
         touched = (producer.a.buffer, producer.b.buffer)
@@ -209,30 +244,33 @@ def _forward_once(section: list[Operation], scratch: set[str]) -> bool:
     return False
 
 
-def _scratch(program: StreamProgram, label: str) -> set[str]:
-    """Buffers that hold nothing which another section reads."""
-    elsewhere = {
-        name
-        for other, section in program.sections.items()
-        for op in section
-        if other != label
-        for name in reads(op) | writes(op)
-    }
-    return {
-        name
-        for name, b in program.buffers.items()
-        if b.kind in ("scratch", "state") and b.start is None and name not in elsewhere
-    }
+def _scratch(program: StreamProgram) -> set[str]:
+    """Buffers that hold nothing which another section, or the next row, reads."""
+    return {name for name, b in program.buffers.items() if b.kind == "scratch"}
 
 
 def _forward(program: StreamProgram) -> StreamProgram:
-    sections = {}
+    sections, scratch = {}, _scratch(program)
     for label, section in program.sections.items():
-        operations, scratch = list(section), _scratch(program, label)
+        operations = list(section)
         while _forward_once(operations, scratch):
             pass
         sections[label] = tuple(operations)
     return replace(program, sections=sections)
+
+
+def _needed(name: str, read: set[str], buffers: dict[str, Buffer]) -> bool:
+    return name in read or buffers[name].kind == "output"
+
+
+def _without_outputs(op: Operation, read: set[str], buffers: dict[str, Buffer]) -> Operation:
+    """A map without the results that nobody reads."""
+    if not isinstance(op, Map) or len(op.outputs) == 1:
+        return op
+    pairs = zip(op.outputs, op.results, strict=True)
+    kept = [(v, r) for v, r in pairs if _needed(v.buffer, read, buffers)]
+    outputs, results = tuple(v for v, _ in kept), tuple(r for _, r in kept)
+    return without_dead_lines(replace(op, outputs=outputs, results=results))
 
 
 def _drop(program: StreamProgram) -> StreamProgram:
@@ -243,30 +281,25 @@ def _drop(program: StreamProgram) -> StreamProgram:
         needed = {name for section in sections.values() for op in section for name in reads(op)}
         for label, section in sections.items():
             kept = tuple(
-                op
+                _without_outputs(op, needed, program.buffers)
                 for op in section
-                if any(
-                    name in needed or program.buffers[name].kind == "output" for name in writes(op)
-                )
+                if any(_needed(name, needed, program.buffers) for name in writes(op))
             )
-            changed = changed or len(kept) != len(section)
+            changed = changed or kept != section
             sections[label] = kept
     used = {n for s in sections.values() for op in s for n in reads(op) | writes(op)}
-    buffers = {n: b for n, b in program.buffers.items() if n in used or n == ROWS}
+    buffers = {n: b for n, b in program.buffers.items() if n in used or n in (ROWS, OUTPUT)}
     return replace(program, buffers=buffers, sections=sections)
 
 
-def _fuse(program: StreamProgram, related: bool) -> StreamProgram:
-    sections = {
-        label: tuple(fuse(section, _scratch(program, label), related))
-        for label, section in program.sections.items()
-    }
+def _fuse(program: StreamProgram, copies: bool) -> StreamProgram:
+    scratch = _scratch(program)
+    sections = {n: tuple(fuse(ops, scratch, copies)) for n, ops in program.sections.items()}
     return replace(program, sections=sections)
 
 
 def optimise(program: StreamProgram) -> StreamProgram:
     """The same program, smaller."""
-    program = _forward(_hoist(_fold(program)))
-    # Copies that were merged with one another could not be forwarded any more.
-    program = _forward(_fuse(program, related=True))
-    return _drop(_forward(_fuse(program, related=False)))
+    program = _hoist(_fold(_drop(program)))
+    program = _fuse(_forward(program), copies=False)
+    return _drop(_fuse(_drop(_forward(program)), copies=True))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
@@ -46,11 +47,16 @@ def _softplus(b: Body, x: int) -> int:
 
 def _sign(b: Body, x: int) -> int:
     zero = b.value(0.0)
-    return b.add("sub", b.add("less", zero, x), b.add("less", x, zero))
+    sign = b.add("sub", b.add("less", zero, x), b.add("less", x, zero))
+    return b.add("where", b.add("equal", x, x), sign, x)
 
 
 def _not(b: Body, x: int) -> int:
     return b.add("equal", x, b.value(0.0))
+
+
+def _differs(b: Body, x: int, y: int) -> int:
+    return _not(b, b.add("equal", x, y))
 
 
 UNARY: dict[str, Expression] = {
@@ -63,6 +69,7 @@ UNARY: dict[str, Expression] = {
     "HardSwish": lambda b, x: b.add(
         "mul", x, _clip(b, b.add("add", b.add("mul", x, b.value(1 / 6)), b.value(0.5)), 0.0, 1.0)
     ),
+    "IsNaN": lambda b, x: _differs(b, x, x),
     "Log": lambda b, x: b.add("log", x),
     "Mish": lambda b, x: b.add("mul", x, b.add("tanh", _softplus(b, x))),
     "Neg": lambda b, x: b.add("neg", x),
@@ -76,6 +83,7 @@ UNARY: dict[str, Expression] = {
     "Softplus": _softplus,
     "Softsign": lambda b, x: b.add("div", x, b.add("add", b.add("abs", x), b.value(1.0))),
     "Sqrt": lambda b, x: b.add("sqrt", x),
+    "Tan": lambda b, x: b.add("div", b.add("sin", x), b.add("cos", x)),
     "Tanh": lambda b, x: b.add("tanh", x),
 }
 BINARY: dict[str, Callable[[Body, int, int], int]] = {
@@ -94,6 +102,7 @@ BINARY: dict[str, Callable[[Body, int, int], int]] = {
     "Pow": lambda b, x, y: b.add("pow", x, y),
     "Sub": lambda b, x, y: b.add("sub", x, y),
     "Sum": lambda b, x, y: b.add("add", x, y),
+    "Xor": _differs,
 }
 
 
@@ -130,7 +139,7 @@ def _power(c: NodeContext, power: float) -> Tensor:
             return total
         return b.add("pow", x, b.value(power))
 
-    return c.b.map([c.x(0)], body)
+    return c.b.reshape(c.b.map([c.x(0)], body), c.shape())
 
 
 def _gelu_rule(c: NodeContext) -> Tensor:
@@ -184,18 +193,58 @@ def _hard_sigmoid(c: NodeContext) -> Tensor:
 
 
 def _clip_rule(c: NodeContext) -> Tensor:
-    limits = [c.value(1), c.value(2)]
-    for index, limit in enumerate(limits, 1):
-        if limit is None and c.has(index):
-            raise TranslateError("its limits are computed")
+    x = c.x(0)
+    for index, function in ((1, "max"), (2, "min")):
+        limit = c.value(index)
+        if limit is not None:
+            number = float(limit.ravel()[0])
+            x = c.b.map([x], partial(_against, function=function, number=number))
+        elif c.has(index):
+            x = c.b.map([x, c.x(index)], partial(_against, function=function, number=None))
+    return x
+
+
+def _against(b: Body, i: list[int], function: str, number: float | None) -> int:
+    return b.add(function, i[0], i[1] if number is None else b.value(number))
+
+
+def _mean(c: NodeContext) -> Tensor:
+    total = c.x(0)
+    for index in range(1, c.inputs):
+        total = c.b.map([total, c.x(index)], lambda b, i: b.add("add", i[0], i[1]))
+    return c.b.map([total], lambda b, i: b.add("div", i[0], b.value(c.inputs)))
+
+
+def _is_infinite(c: NodeContext) -> Tensor:
+    signs = [s for s in ("positive", "negative") if c.integer(f"detect_{s}", 1)]
 
     def body(b: Body, i: list[int]) -> int:
-        x, (low, high) = i[0], limits
-        if low is not None:
-            x = b.add("max", x, b.value(float(low.ravel()[0])))
-        return x if high is None else b.add("min", x, b.value(float(high.ravel()[0])))
+        top = b.value(math.inf)
+        x = {2: b.add("abs", i[0]), 1: i[0] if "positive" in signs else b.add("neg", i[0])}
+        return b.add("equal", x[len(signs)], top) if signs else b.value(0.0)
 
     return c.b.map([c.x(0)], body)
+
+
+def _shrink(c: NodeContext) -> Tensor:
+    edge, bias = c.number("lambd", 0.5), c.number("bias", 0.0)
+
+    def body(b: Body, i: list[int]) -> int:
+        x = i[0]
+        high = b.add("sub", x, b.value(bias))
+        up = b.add("add", x, b.value(bias))
+        low = b.add("where", b.add("less", x, b.value(-edge)), up, b.value(0.0))
+        return b.add("where", b.add("less", b.value(edge), x), high, low)
+
+    return c.b.map([c.x(0)], body)
+
+
+def _thresholded(c: NodeContext) -> Tensor:
+    alpha = c.number("alpha", 1.0)
+    return c.b.map(
+        [c.x(0)],
+        lambda b, i: b.add("where", b.add("less", b.value(alpha), i[0]), i[0], b.value(0.0)),
+    )
 
 
 def _where(c: NodeContext) -> Tensor:
@@ -216,13 +265,18 @@ RULES: dict[str, Callable[[NodeContext], Tensor]] = {
     **dict.fromkeys(UNARY, _unary),
     **dict.fromkeys(BINARY, _binary),
     "Cast": _cast,
+    "CastLike": _cast,
     "Celu": _exponential,
     "Clip": _clip_rule,
     "Elu": _exponential,
     "Gelu": _gelu_rule,
     "HardSigmoid": _hard_sigmoid,
+    "IsInf": _is_infinite,
     "LeakyRelu": _leaky,
+    "Mean": _mean,
     "PRelu": _prelu,
     "Selu": _exponential,
+    "Shrink": _shrink,
+    "ThresholdedRelu": _thresholded,
     "Where": _where,
 }

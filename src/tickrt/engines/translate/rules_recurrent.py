@@ -10,7 +10,9 @@ other activations than the defaults.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+import numpy as np
 
 from tickrt.engines.graph.cells import ACTIVATIONS, GATES
 from tickrt.engines.translate.builder import Body, ProgramBuilder, TranslateError
@@ -25,15 +27,22 @@ _BACKWARD = {"forward": (False,), "reverse": (True,), "bidirectional": (False, T
 
 
 @dataclass(frozen=True)
+class _State:
+    """[B, H] before and after a position; the same tensor where positions are repeated."""
+
+    before: Tensor
+    after: Tensor
+
+
+@dataclass(frozen=True)
 class _Layer:
     """One direction of a node: recurrent weights [H, G·H], their bias [1, G·H] or None."""
 
     hidden: int
     recurrent: Tensor
     bias_recurrent: Tensor | None
-    h: Tensor  # [B, H], as are the next two
-    cell: Tensor | None
-    position: Tensor  # where this position's h goes
+    h: _State
+    cell: _State | None
 
 
 def _refuse(c: NodeContext, kind: str) -> None:
@@ -65,8 +74,9 @@ def _lstm_cell(b: ProgramBuilder, layer: _Layer, gates: Tensor) -> None:
     def new_hidden(body: Body, x: list[int]) -> int:
         return body.add("mul", body.add("sigmoid", x[0]), body.add("tanh", x[1]))
 
-    b.map([_cut(gates, 0, n), _cut(gates, 2, n), _cut(gates, 3, n), cell], new_cell, cell)
-    b.map([_cut(gates, 1, n), cell], new_hidden, layer.h)
+    parts = [_cut(gates, k, n) for k in (0, 2, 3)]
+    b.map([*parts, cell.before], new_cell, cell.after)
+    b.map([_cut(gates, 1, n), cell.after], new_hidden, layer.h.after)
 
 
 def _gru_hidden(body: Body, z: int, candidate: int, old: int) -> int:
@@ -79,7 +89,7 @@ def _gru_hidden(body: Body, z: int, candidate: int, old: int) -> int:
 
 def _gru(b: ProgramBuilder, layer: _Layer, x: Tensor, before_reset: bool) -> None:
     """x [B, 3·H]: the input's products, in the order z, r, h; biases are added here."""
-    n, h, batch = layer.hidden, layer.h, layer.h.shape[0]
+    n, h, batch = layer.hidden, layer.h.before, x.shape[0]
     recurrent = b.tensor((batch, 3 * n))
     columns = 3 if before_reset else 2
     weights = layer.recurrent.cut(1, 0, columns * n)
@@ -93,7 +103,7 @@ def _gru(b: ProgramBuilder, layer: _Layer, x: Tensor, before_reset: bool) -> Non
             return _gru_hidden(body, z, body.add("add", i[2], kept), i[6])
 
         parts = [_cut(t, k, n) for t in (x, recurrent) for k in range(3)]
-        b.map([*parts, h], body, h)
+        b.map([*parts, h], body, layer.h.after)
         return
     reset = b.map(
         [_cut(x, 1, n), _cut(recurrent, 1, n), h],
@@ -106,7 +116,7 @@ def _gru(b: ProgramBuilder, layer: _Layer, x: Tensor, before_reset: bool) -> Non
         return _gru_hidden(body, body.add("add", i[0], i[2]), body.add("add", i[1], i[3]), i[4])
 
     parts = [_cut(x, 0, n), _cut(x, 2, n), _cut(recurrent, 0, n), _cut(recurrent, 2, n), h]
-    b.map(parts, after, h)
+    b.map(parts, after, layer.h.after)
 
 
 def _position(b: ProgramBuilder, kind: str, layer: _Layer, x: Tensor, before_reset: bool) -> None:
@@ -115,22 +125,26 @@ def _position(b: ProgramBuilder, kind: str, layer: _Layer, x: Tensor, before_res
         _gru(b, layer, x, before_reset)
     else:
         gates = b.tensor(x.shape)
-        linear(b, layer.h, layer.recurrent, gates, x)
+        linear(b, layer.h.before, layer.recurrent, gates, x)
         if kind == "LSTM":
             _lstm_cell(b, layer, gates)
         else:
-            b.map([gates], lambda body, i: body.add("tanh", i[0]), layer.h)
-    b.copy(layer.h, layer.position)
+            b.map([gates], lambda body, i: body.add("tanh", i[0]), layer.h.after)
 
 
-def _state(c: NodeContext, index: int, direction: int, shape: tuple[int, int]) -> Tensor:
-    """A state of its own that starts as the input says, else at zero."""
-    out = c.b.tensor(shape)
-    if c.has(index):
-        c.b.copy(c.x(index).pick(0, direction), out)
+def _state(
+    c: NodeContext, index: int, direction: int, shape: tuple[int, int], after: Tensor | None
+) -> _State:
+    """Starts as the input says, else at zero; `after`: where one position puts it, None: many."""
+    given = c.x(index).pick(0, direction) if c.has(index) else None
+    if after is not None:
+        return _State(c.b.constant(np.zeros(shape)) if given is None else given, after)
+    kept = c.b.tensor(shape)
+    if given is None:
+        c.b.fill(kept, 0.0)
     else:
-        c.b.fill(out, 0.0)
-    return out
+        c.b.copy(given, kept)
+    return _State(kept, kept)
 
 
 def _direction(c: NodeContext, kind: str, d: int, backward: bool, y: Tensor) -> list[Tensor]:
@@ -142,8 +156,9 @@ def _direction(c: NodeContext, kind: str, d: int, backward: bool, y: Tensor) -> 
     if c.has(3):
         bias = c.x(3).cut(0, d, 1)
         biases = [bias.cut(1, 0, width), bias.cut(1, width, width)]
-    h = _state(c, 5, d, (batch, hidden))
-    cell = _state(c, 6, d, (batch, hidden)) if kind == "LSTM" else None
+    shape, one = (batch, hidden), steps == 1
+    h = _state(c, 5, d, shape, y.pick(0, 0) if one else None)
+    cell = _state(c, 6, d, shape, c.b.tensor(shape) if one else None) if kind == "LSTM" else None
     bias_x = biases[0]
     if kind != "GRU" and biases[0] is not None and biases[1] is not None:
         bias_x = c.b.map([biases[0], biases[1]], lambda b, i: b.add("add", i[0], i[1]))
@@ -153,19 +168,17 @@ def _direction(c: NodeContext, kind: str, d: int, backward: bool, y: Tensor) -> 
     linear(c.b, flat, c.x(1).pick(0, d).transpose([1, 0]), products, bias_x)
     seen = c.b.reshape(products, (steps, batch, width))
     first = steps - 1 if backward else 0
-    layer = _Layer(
-        hidden, c.x(2).pick(0, d).transpose([1, 0]), biases[1], h, cell, y.pick(0, first)
-    )
+    layer = _Layer(hidden, c.x(2).pick(0, d).transpose([1, 0]), biases[1], h, cell)
     before_reset = bool(c.integer("linear_before_reset", 0))
-    if steps == 1:
+    if one:
         _position(c.b, kind, layer, seen.pick(0, 0), before_reset)
     else:
         with c.b.repeat(steps) as index:
             turn = -1 if backward else 1
             here = seen.pick(0, first).moved(Move(index, turn * seen.strides[0]))
-            there = layer.position.moved(Move(index, turn * y.strides[0]))
-            _position(c.b, kind, replace(layer, position=there), here, before_reset)
-    return [h] if cell is None else [h, cell]
+            _position(c.b, kind, layer, here, before_reset)
+            c.b.copy(h.after, y.pick(0, first).moved(Move(index, turn * y.strides[0])))
+    return [h.after] if cell is None else [h.after, cell.after]
 
 
 def _recurrent(c: NodeContext) -> list[Tensor]:
@@ -180,6 +193,9 @@ def _recurrent(c: NodeContext) -> list[Tensor]:
     ]
     outputs = [y]
     for k in range(len(lasts[0])):
+        if len(directions) == 1:
+            outputs.append(lasts[0][k].insert(0))
+            continue
         last = c.b.tensor((len(directions), batch, hidden))
         for d, states in enumerate(lasts):
             c.b.copy(states[k], last.pick(0, d))

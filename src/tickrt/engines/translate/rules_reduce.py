@@ -9,7 +9,7 @@ import numpy as np
 
 from tickrt.engines.translate.builder import Body, TranslateError
 from tickrt.engines.translate.node import NodeContext
-from tickrt.engines.translate.rules_linear import spatial
+from tickrt.engines.translate.rules_linear import Windows, scaled, windows
 from tickrt.engines.translate.tensors import Tensor
 
 __all__ = ["RULES"]
@@ -29,13 +29,9 @@ _KINDS = {
 _BEFORE = {"ReduceSumSquare": "square", "ReduceL2": "square", "ReduceL1": "abs"}
 
 
-def _scaled(c: NodeContext, x: Tensor, factor: float) -> Tensor:
-    return c.b.map([x], lambda b, i: b.add("mul", i[0], b.value(factor)))
-
-
 def _mean(c: NodeContext, x: Tensor, axes: Sequence[int], keep: bool) -> Tensor:
     count = math.prod(x.shape[a] for a in axes)
-    return _scaled(c, c.b.reduce("sum", x, axes, keep), 1.0 / count)
+    return scaled(c.b, c.b.reduce("sum", x, axes, keep), 1.0 / count)
 
 
 def _square(c: NodeContext, x: Tensor) -> Tensor:
@@ -48,6 +44,8 @@ def _reduce(c: NodeContext) -> Tensor:
     listed = c.ints(1, "axes")
     if not listed:
         if c.integer("noop_with_empty_axes", 0):
+            if c.op in _BEFORE or "Log" in c.op:
+                raise TranslateError("it has no axes")
             return x
         listed = list(range(rank))
     axes = sorted(a % rank for a in listed)
@@ -69,7 +67,11 @@ def _reduce(c: NodeContext) -> Tensor:
 
 
 def _log_sum_exp(c: NodeContext, x: Tensor, axes: Sequence[int]) -> Tensor:
-    top = c.b.reduce("max", x, axes, keep=True)
+    def finite(b: Body, i: list[int]) -> int:  # ∞ − ∞ is no number
+        infinite = b.add("equal", b.add("abs", i[0]), b.value(math.inf))
+        return b.add("where", infinite, b.value(0.0), i[0])
+
+    top = c.b.map([c.b.reduce("max", x, axes, keep=True)], finite)
     small = c.b.map([x, top], lambda b, i: b.add("exp", b.add("sub", i[0], i[1])))
     total = c.b.reduce("sum", small, axes, keep=True)
     return c.b.map([total, top], lambda b, i: b.add("add", b.add("log", i[0]), i[1]))
@@ -137,7 +139,10 @@ def _group_norm(c: NodeContext) -> Tensor:
     y = _normalised(c, seen, list(range(2, len(seen.shape))), c.number("epsilon", 1e-5), True)
     scale, shift = c.x(1), c.x(2)
     if scale.shape[0] != x.shape[1]:  # opset 18: one number a group
-        raise TranslateError("it has a scale per group: export with opset 21")
+        wide = (groups, x.shape[1] // groups)
+        scale, shift = (
+            c.b.reshape(v.insert(1).broadcast(wide), (x.shape[1],)) for v in (scale, shift)
+        )
     scale, shift = (_over_channels(v, len(x.shape)) for v in (scale, shift))
     return _scale_and_shift(c, c.b.reshape(y, x.shape), scale, shift)
 
@@ -154,36 +159,45 @@ def _batch_norm(c: NodeContext) -> Tensor:
     return _scale_and_shift(c, x, tensors[0], tensors[1])
 
 
-def _windows(c: NodeContext, x: Tensor, fill: float) -> tuple[Tensor, tuple[int, ...]]:
-    """Pooling: the input with its windows as last axes."""
-    kernel = tuple(int(k) for k in c.attributes["kernel_shape"])
-    x, strides, dilations = spatial(c, x, kernel, fill)
+def _seen(c: NodeContext, x: Tensor, places: Windows, fill: float) -> tuple[Tensor, range]:
+    """Pooling: the input with its windows as last axes, and those axes."""
+    kernel = _kernel(c)
+    x = places.pad(c, x, fill)
     shape, step = c.shape(), x.strides[2:]
-    walk = tuple(s * t for s, t in zip(step, strides, strict=True))
-    reach = tuple(s * d for s, d in zip(step, dilations, strict=True))
+    walk = tuple(s * t for s, t in zip(step, places.strides, strict=True))
+    reach = tuple(s * d for s, d in zip(step, places.dilations, strict=True))
     seen = Tensor(x.buffer, x.offset, (*shape, *kernel), (*x.strides[:2], *walk, *reach), x.moves)
-    return seen, kernel
+    return seen, range(len(shape), len(shape) + len(kernel))
+
+
+def _kernel(c: NodeContext) -> tuple[int, ...]:
+    return tuple(int(k) for k in c.attributes["kernel_shape"])
 
 
 def _max_pool(c: NodeContext) -> Tensor:
     if len(c.node.output) > 1 and c.node.output[1]:
         raise TranslateError("its indices are used")
-    seen, kernel = _windows(c, c.x(0), float("-inf"))
-    rank = len(seen.shape)
-    return c.b.reduce("max", seen, range(rank - len(kernel), rank), keep=False)
+    x = c.x(0)
+    seen, axes = _seen(c, x, windows(c, x, _kernel(c)), float("-inf"))
+    return c.b.reduce("max", seen, axes, keep=False)
 
 
 def _average_pool(c: NodeContext) -> Tensor:
-    x = c.x(0)
-    seen, kernel = _windows(c, x, 0.0)
-    rank = len(seen.shape)
-    axes = range(rank - len(kernel), rank)
+    x, kernel = c.x(0), _kernel(c)
+    places = windows(c, x, kernel)
+    seen, axes = _seen(c, x, places, 0.0)
     total = c.b.reduce("sum", seen, axes, keep=False)
-    if seen.buffer == x.buffer or c.integer("count_include_pad", 0):  # nothing was padded
-        return _scaled(c, total, 1.0 / math.prod(kernel))
-    ones, _ = _windows(c, c.b.constant(np.ones(x.shape, np.float32)), 0.0)
-    count = c.b.reduce("sum", ones, axes, keep=False)
-    return c.b.map([total, count], lambda b, i: b.add("div", i[0], i[1]))
+    counts = np.ones((1, 1), np.float32)  # how many positions of each window count
+    for axis, wide in enumerate(kernel):
+        size, padded = x.shape[2 + axis], c.integer("count_include_pad", 0)
+        starts = np.arange(c.shape()[2 + axis]) * places.strides[axis] - places.before[axis]
+        at = starts[:, None] + np.arange(wide) * places.dilations[axis]
+        low = -places.before[axis] if padded else 0
+        high = size + places.after[axis] if padded else size
+        counts = counts[..., None] * ((at >= low) & (at < high)).sum(axis=1)
+    if (counts == counts.flat[0]).all():
+        return scaled(c.b, total, 1.0 / float(counts.flat[0]))
+    return c.b.map([total, c.b.constant(counts)], lambda b, i: b.add("div", i[0], i[1]))
 
 
 def _global_pool(c: NodeContext) -> Tensor:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tickrt.engines.translate.builder import TranslateError
 from tickrt.engines.translate.node import NodeContext
-from tickrt.engines.translate.tensors import Tensor
+from tickrt.engines.translate.tensors import Tensor, row_major
 
 __all__ = ["RULES", "gather_axis", "pad"]
+
+_MAX_RUNS = 256  # every run is an operation
 
 
 def _same(c: NodeContext) -> Tensor:
@@ -37,16 +39,9 @@ def _slice(c: NodeContext) -> Tensor:
     steps = c.ints(4, "steps") or [1] * len(starts)
     for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
         axis %= len(x.shape)
-        places = range(x.shape[axis])[slice(start, _end(end, step), step)]
-        if not len(places):
-            raise TranslateError("it is empty")
+        places = range(x.shape[axis])[slice(start, end, step)]
         x = x.cut(axis, places[0], len(places), step)
     return x
-
-
-def _end(end: int, step: int) -> int | None:
-    """The end of a Python slice; ONNX writes "before the first" as a very small number."""
-    return None if step < 0 and end < -(2**31) else end
 
 
 def _split(c: NodeContext) -> list[Tensor]:
@@ -86,6 +81,8 @@ def _runs(places: list[int]) -> list[tuple[int, int, int]]:
 def gather_axis(c: NodeContext, x: Tensor, axis: int, places: list[int]) -> Tensor:
     """Those positions of one axis: a view where they are evenly spaced, else copies of runs."""
     runs = _runs(places)
+    if len(runs) > _MAX_RUNS:
+        raise TranslateError(f"it reads {len(runs)} scattered places, at most {_MAX_RUNS}")
     if len(runs) == 1:
         return x.cut(axis, *runs[0])
     out, at = c.b.tensor((*x.shape[:axis], len(places), *x.shape[axis + 1 :])), 0
@@ -105,6 +102,39 @@ def _gather(c: NodeContext) -> Tensor:
     return c.b.reshape(out, (*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]))
 
 
+def _gather_elements(c: NodeContext) -> Tensor:
+    x, indices = c.x(0), c.known(1, "indices").astype(np.int64)
+    axis = c.axis(0, len(x.shape))
+    places = list(np.indices(indices.shape))
+    places[axis] = np.where(indices < 0, indices + x.shape[axis], indices)
+    return _elements(c, x, np.ravel_multi_index(tuple(places), x.shape))
+
+
+def _gather_nd(c: NodeContext) -> Tensor:
+    x, indices = c.x(0), c.known(1, "indices").astype(np.int64)
+    if c.integer("batch_dims", 0):
+        raise TranslateError("it has batch dimensions")
+    deep = indices.shape[-1]
+    numbers = np.arange(x.size).reshape(x.shape)
+    return _elements(c, x, numbers[tuple(indices[..., k] for k in range(deep))])
+
+
+def _elements(c: NodeContext, x: Tensor, places: NDArray[np.int64]) -> Tensor:
+    """Elements by their number in row-major order."""
+    flat = c.b.reshape(x, (x.size,))
+    return c.b.reshape(gather_axis(c, flat, 0, [int(p) for p in places.ravel()]), places.shape)
+
+
+def _triangle(c: NodeContext) -> Tensor:
+    """Trilu: zero on one side of a diagonal."""
+    x = c.x(0)
+    shift = int(c.known(1, "diagonal").ravel()[0]) if c.has(1) else 0
+    rows, columns = np.indices(x.shape[-2:])
+    kept = columns >= rows + shift if c.integer("upper", 1) else columns <= rows + shift
+    mask = c.b.constant(kept)
+    return c.b.map([mask, x], lambda b, i: b.add("where", i[0], i[1], b.value(0.0)))
+
+
 def _expand(c: NodeContext) -> Tensor:
     return c.x(0).broadcast(c.shape())
 
@@ -118,8 +148,11 @@ def pad(c: NodeContext, x: Tensor, before: list[int], after: list[int], value: f
     if not any(before) and not any(after):
         return x
     shape = [n + a + b for n, a, b in zip(x.shape, before, after, strict=True)]
-    out = c.b.fill(c.b.tensor(shape), value)
-    inner = out
+    # The border stays as it starts: only what lies inside is written.
+    start = np.full(shape, value, np.float32)
+    inner = out = Tensor(
+        c.b.buffer(start.size, "state", "", start), 0, tuple(shape), row_major(shape)
+    )
     for axis, low in enumerate(before):
         inner = inner.cut(axis, low, x.shape[axis])
     c.b.copy(x, inner)
@@ -136,6 +169,8 @@ def _pad(c: NodeContext) -> Tensor:
     before, after = [0] * rank, [0] * rank
     for axis, low, high in zip(axes, amounts[: len(axes)], amounts[len(axes) :], strict=True):
         before[axis], after[axis] = low, high
+    if not any(amounts):
+        return x
     if mode == "constant":
         value = c.value(2)
         if value is None and c.has(2):
@@ -170,29 +205,38 @@ def _depth_to_space(c: NodeContext) -> Tensor:
     return c.b.reshape(c.b.reshape(x, seen).transpose(order), c.shape())
 
 
-def _empty_is_refused(rule: Callable[[NodeContext], Tensor]) -> Callable[[NodeContext], Tensor]:
-    def checked(c: NodeContext) -> Tensor:
-        if math.prod(c.shape()) == 0:
-            raise TranslateError("its output is empty")
-        return rule(c)
+def _space_to_depth(c: NodeContext) -> Tensor:
+    x, size = c.x(0), c.integer("blocksize", 1)
+    n, depth, high, wide = x.shape
+    seen = c.b.reshape(x, (n, depth, high // size, size, wide // size, size))
+    return c.b.reshape(seen.transpose((0, 3, 5, 1, 2, 4)), c.shape())
 
-    return checked
+
+def _dropout(c: NodeContext) -> Tensor:
+    training = c.value(2)
+    if c.has(2) and (training is None or training.any()):
+        raise TranslateError("it is in training mode")
+    return c.x(0)
 
 
 RULES: dict[str, Callable[[NodeContext], Tensor | list[Tensor]]] = {
     "Concat": _concat,
     "DepthToSpace": _depth_to_space,
-    "Dropout": _same,
-    "Expand": _empty_is_refused(_expand),
+    "Dropout": _dropout,
+    "Expand": _expand,
     "Flatten": _reshape,
     "Gather": _gather,
+    "GatherElements": _gather_elements,
+    "GatherND": _gather_nd,
     "Identity": _same,
     "Pad": _pad,
     "Reshape": _reshape,
     "Slice": _slice,
+    "SpaceToDepth": _space_to_depth,
     "Split": _split,
     "Squeeze": _reshape,
     "Tile": _tile,
     "Transpose": _transpose,
+    "Trilu": _triangle,
     "Unsqueeze": _reshape,
 }

@@ -23,7 +23,8 @@ from tickrt.engines.translate.graph import translate_graph
 from tickrt.engines.translate.optimise import optimise
 from tickrt.engines.translate.tensors import Tensor, row_major
 from tickrt.program import Move, StreamProgram
-from tickrt.program.ir import OUTPUT, ROWS, check
+from tickrt.program.check import check
+from tickrt.program.ir import OUTPUT, ROWS
 
 __all__ = ["stream_program"]
 
@@ -83,9 +84,18 @@ def _write(
     stream: _Stream, answers: dict[str, Tensor], states: dict[str, Tensor], tail: str = ""
 ) -> None:
     """Store the states that a graph puts out."""
+    held = {state.buffer for state in states.values()}
+    ready: dict[str, Tensor] = {}
     for name, state in states.items():
         stream.b.label = f"state {name}"
-        stream.b.copy(answers[name + tail], state)
+        answer = answers[name + tail]
+        # A part of a state that goes into a state must be read before any of them is written.
+        moves = answer.buffer in held and answer != state
+        ready[name] = stream.b.copy(answer) if moves else answer
+    for name, state in states.items():
+        if ready[name] != state:
+            stream.b.label = f"state {name}"
+            stream.b.copy(ready[name], state)
 
 
 def _before(stream: _Stream, plan: SplitPlan, states: dict[str, Tensor]) -> None:
@@ -134,9 +144,7 @@ def _bank(stream: _Stream, plan: SplitPlan) -> dict[str, Tensor]:
             raise TranslateError(f"the state {state!r} has shape {shape}")
         skip.append(moved)
     answers = translate_graph(graph, b, {plan.newest: stream.rows(1, 0)}, bound, skip)
-    for name, bank in banks.items():
-        b.label = f"bank {name}"
-        b.copy(answers[name], bank)
+    _write(stream, answers, banks)
     stream.end("advance")
     return states
 
@@ -161,12 +169,14 @@ def stream_program(model: LoopModel, plan: SplitPlan | None) -> StreamProgram:
         stream.end("step")
         stream.sections["advance"] = ()
         return stream.program(rows_before, rows_before, "whole")
-    if plan.mode == "bank":
+    # With two rows the bank has one slot, which starts anew with every row: that is `pre`.
+    mode = "pre" if plan.mode == "bank" and rows_before == 1 else plan.mode
+    if mode == "bank":
         _step(stream, plan, _bank(stream, plan))
         return stream.program(rows_before, 0, "bank")
     states = _states(stream, plan)
     _before(stream, plan, states)
-    if plan.mode == "pre":
+    if mode == "pre":
         stream.end("advance")
     else:
         stream.end("first")
@@ -174,4 +184,4 @@ def stream_program(model: LoopModel, plan: SplitPlan | None) -> StreamProgram:
         _write(stream, translate_graph(_graph(plan.advance), stream.b, inputs), states, "_next")
         stream.end("advance")
     _step(stream, plan, states)
-    return stream.program(rows_before, rows_before - 1, plan.mode)
+    return stream.program(rows_before, rows_before - 1, mode)
