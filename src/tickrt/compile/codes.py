@@ -144,6 +144,7 @@ MAIL_STAMP: Final = 0  # number of the message, written last
 MAIL_FLAGS: Final = 8
 MAIL_SEQ: Final = 16  # number of the row
 MAIL_COUNT: Final = 24  # rows of the batch
+MAIL_HEAD: Final = 32  # for kernels that watch the rows: number (30 bits, the rest), flags, 0
 MAIL_ROWS: Final = 64  # float32
 MAIL_ANSWER: Final = 1  # an answer is wanted
 MAIL_RESET: Final = 2  # before this row: forget every state
@@ -152,6 +153,11 @@ MAIL_RESET: Final = 2  # before this row: forget every state
 REPLY_STAMP: Final = 0  # number of the row that it was made from, written last
 REPLY_ERROR: Final = 8  # 0: there is none
 REPLY_VALUES: Final = 16  # float32
+# A kernel that watches the rows writes its values in pieces of sixteen bytes: three outputs and
+# the low 30 bits of the row's number, with this bit where it has no answer.
+ANSWER_REFUSED: Final = 0x40000000
+EMPTY_WORD: Final = 0xFFFFFFFF  # a NaN that no row has: the word is not there yet
+OTHER_NAN: Final = 0x7FC00000  # what a row has in its place
 
 # What makes a signal of an engine's outputs.
 HEAD_PROBABILITIES: Final = 0  # (down, flat, up)
@@ -189,3 +195,8 @@ COUNT_ADVANCED: Final = 17  # clock when the last off-path work ended
 COUNT_WAITED: Final = 18  # batches that came before it had ended
 COUNT_CLOCK_NS: Final = 19  # market time of the last clock record
 COUNT_STAGE_ENDED: Final = 20  # clock when the last stage of the step at hand ended
+
+
+def answer_pieces(outputs: int) -> int:
+    """Pieces of sixteen bytes of a kernel's answer."""
+    return -(-outputs // 3)

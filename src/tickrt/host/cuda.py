@@ -9,11 +9,12 @@ than the standard library and NumPy, and it runs on Python 3.9.
 from __future__ import annotations
 
 import ctypes
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from tickrt.errors import EngineError
+from tickrt.errors import HostError
 
 __all__ = ["CudaError", "Device", "Module", "open_device"]
 
@@ -27,7 +28,7 @@ _ATTRIBUTES = {"major": 75, "minor": 76, "multiprocessors": 16}
 _NOT_READY = 600
 
 
-class CudaError(EngineError):
+class CudaError(HostError):
     """A call of the driver failed."""
 
 
@@ -121,6 +122,7 @@ class Device:
         self._stream = ctypes.c_void_p()
         call("cuStreamCreate", ctypes.byref(self._stream), _NON_BLOCKING)
         self._external: list[ctypes.c_void_p] = []
+        self._scratch = 0
 
     @property
     def name(self) -> str:
@@ -168,6 +170,12 @@ class Device:
             ctypes.c_uint(word),
             ctypes.c_size_t(words),
         )
+
+    def scratch(self) -> int:
+        """A few bytes of GPU memory to try things on."""
+        if not self._scratch:
+            self._scratch = self.allocate(256)
+        return self._scratch
 
     def free(self, address: int) -> None:
         """Give an allocation back; waits for the kernels that run."""
@@ -242,8 +250,9 @@ class Device:
         self._driver.call("cuStreamSynchronize", self._stream)
 
 
+@lru_cache(maxsize=None)
 def open_device(index: int = 0) -> Device:
-    """GPU number `index`.
+    """GPU number `index`, opened once per process.
 
     Raises:
         CudaError: there is no driver, no such GPU, or it refuses; says which.

@@ -29,13 +29,11 @@ from tickrt.engines.resident.stages import blob, pool_size, product, stage, weig
 from tickrt.engines.resident.text import Team, operation
 from tickrt.engines.resident.writer import Text
 from tickrt.engines.translate.builder import TranslateError
-from tickrt.engines.translate.optimise import reads, writes
 from tickrt.program import Contract, Operation, StreamProgram, View
-from tickrt.program.ir import OUTPUT, ROWS, operands, walk
+from tickrt.program.ir import OUTPUT, ROWS, operands, reads, walk, writes
 
-__all__ = ["ANSWERS", "SLOTS", "Kernel", "generate"]
+__all__ = ["Kernel", "generate"]
 
-SLOTS, ANSWERS = 16, 16  # rows and answers in flight; powers of two
 SHARED_BYTES = 227 * 1024  # a block's, on a Hopper GPU
 Floats = NDArray[np.float32]
 
@@ -49,11 +47,7 @@ class Kernel:
         blocks, shared_bytes: of the launch; a block has `schedule.THREADS` threads.
         starts: what the program's global memory holds after a reset.
         constants, weights: as its arguments.
-        slot_words: 4-byte words of a row's slot, whole cache lines: the row, padded to four, then
-            number (low 30 bits, high bits), kind, 0.
-        answer_pieces: pieces of sixteen bytes of an answer: three outputs and the row's low bits.
-        marks: what ends at each place where a build with ``-DPROFILE`` notes the cycles, which it
-            stores to words 16, … of the control memory.
+        marks: what ends at each place where a build with ``-DPROFILE`` notes the cycles.
     """
 
     source: str
@@ -62,8 +56,6 @@ class Kernel:
     starts: Floats
     constants: Floats
     weights: Floats
-    slot_words: int
-    answer_pieces: int
     marks: tuple[str, ...]
 
 
@@ -141,10 +133,12 @@ def _answer(text: Text, registers: list[str]) -> None:
     values = registers or [f"near[{base + i}]" for i in range(outputs)]
     text.open("if (!rehearsal && rank == 0 && warp == 0)")
     pieces = answer_pieces(outputs)
+    ready = f"count >= {text.program.warm}"  # else its states are not complete
+    text.add(f"const word tag = {ready} ? number : number | REFUSED;")
     for p in range(pieces):
         words = [f"__float_as_uint({v})" for v in values[3 * p : 3 * p + 3]]
-        words += ["0u"] * (3 - len(words)) + ["number"]
-        place = f"a.answers + (number % {ANSWERS}) * {pieces} + {p}"
+        words += ["0u"] * (3 - len(words)) + ["tag"]
+        place = f"a.answers + (number & a.mask) * a.answer_pieces + {p}"
         text.add(f"if (lane == {p % 32}) store_system({place}, make_uint4({', '.join(words)}));")
     text.close()
     text.mark("answer")
@@ -199,13 +193,15 @@ def _section(text: Text, section: str, columns: Columns) -> None:
     text.close()
 
 
-def _advance(text: Text, columns: Columns) -> None:
+def _advance(text: Text, chunks: int, columns: Columns) -> None:
     plan, program = text.plan, text.program
     rows = plan.far.get(ROWS)
     text.add("cluster_sync();")
     text.open("if (rank == 0)")
     empty = "make_uint4(EMPTY, EMPTY, EMPTY, EMPTY)"
-    text.add(f"for (int c = tid; c < CHUNKS; c += {THREADS}) store_system(slot + c, {empty});")
+    text.add(f"for (int c = tid; c < {chunks}; c += {THREADS})")
+    text.add(f"  store_system(slot + a.row_piece + c, {empty});")
+    text.add(f"if (tid == 0) store_system(slot + a.head_piece, {empty});")
     if rows is not None:
         base, width, window = rows[0], program.width, program.window
         text.add(f"const int place = (int)(seq % {window}) * {width};")
@@ -253,30 +249,50 @@ def _expect(text: Text) -> None:
 
 
 def _wait(text: Text, chunks: int) -> None:
+    """Every block polls the row by itself, a piece a thread: in the GPU's memory that is quickest.
+
+    Over PCIe polls would queue up: there the first block polls, and sends what it has seen.
+    """
     row = text.plan.near[ROW][0]
+    blocks, one = text.plan.blocks, text.plan.one_poller and text.plan.blocks > 1
     text.open("if (!rehearsal)")
-    text.add(f"slot = const_cast<uint4 *>(a.rows) + (taken % {SLOTS}) * SLOT_CHUNKS;")
+    text.add("slot = a.rows + (taken & a.mask) * a.slot_pieces;")
     text.add("bool stop = false;")
-    text.open(f"for (int c = tid; c < CHUNKS; c += {THREADS})")
-    text.add("uint4 v = load_system(slot + c);")
+    text.open("if (rank == 0)" if one else "")
+    text.open(f"for (int c = tid; c < {chunks + 1}; c += {THREADS})")
+    text.add(f"const uint4 *from = slot + (c == {chunks} ? a.head_piece : a.row_piece + c);")
+    text.add("uint4 v = load_system(from);")
     text.open("for (word spins = 1; is_empty(v); spins++)")
-    text.add("if (spins % 2048 == 0 && a.control[0] != 0) { stop = true; break; }")
-    text.add("v = load_system(slot + c);")
+    text.add("if (spins % 2048 == 0 && *a.stop != 0) { stop = true; break; }")
+    text.add("v = load_system(from);")
     text.close()
-    text.add(f"if (c == {chunks}) head = v;")
+    text.add(f"if (c == {chunks} && !stop) head = v;")
     text.add(f"else *reinterpret_cast<uint4 *>(near + {row} + 4 * c) = v;")
+    if one:
+        text.add(
+            f"const word there = shared_address(c == {chunks} ? &head : near + {row} + 4 * c);"
+        )
+        text.open(f"for (word b = 1; b < {blocks}; b++)")
+        text.add("if (!stop) send_piece(in_block(there, b), v, in_block(arrival - 8, b));")
+        text.close()
     text.close()
+    text.close()
+    if one:
+        text.add("else if (warp == 0) stop = !row_wait(arrival - 8, row_parity, a.stop);")
     text.add("if (__syncthreads_or(stop)) break;")
     text.mark("row")
     text.add("number = head.x, kind = head.z;")
     text.add("seq = ((long long)head.y << 30) + number;")
-    text.add("if (kind == KIND_STOP) break;")
+    if one:
+        text.add("row_parity ^= 1;")
+        expected = f"arrival_expect(arrival - 8, {16 * (chunks + 1)})"
+        text.add(f"if (rank != 0 && tid == 0) {expected};")
     text.close()
 
 
 def _rehearsed(text: Text) -> None:
     """The end of a step: the next one's arrivals are armed, a rehearsal is over."""
-    text.open("if (rehearsal || kind == KIND_ANSWER)")
+    text.open("if (rehearsal || kind & ANSWER)")
     text.add("parity ^= 1;")
     if any(item.shared for item in text.stages):
         text.open("if (tid == 0)")
@@ -290,35 +306,34 @@ def _rehearsed(text: Text) -> None:
 
 def _body(text: Text, chunks: int, columns: Columns) -> None:
     text.add("long long count = 0, seq = 0;")
-    text.add("word taken = 0, parity = 0, number = 0, kind = 0;")
+    text.add("unsigned long long taken = 0;")
+    text.add("word parity = 0, row_parity = 0, number = 0, kind = 0;")
     text.add("uint4 *slot = nullptr;")
     text.add("bool rehearsal = false;")
     text.open("while (true)")
     _wait(text, chunks)
-    text.open("if (rehearsal || kind == KIND_ANSWER)")
-    _step(text)
-    text.close()
-    _rehearsed(text)
-    text.open("if (kind == KIND_RESET)")
+    text.open("if (!rehearsal && kind & RESET)")
     text.add("cluster_sync();")
     everyone = THREADS * text.plan.blocks
     text.add(f"for (int i = everyone; i < FAR; i += {everyone}) far[i] = a.starts[i];")
-    text.add("count = -1;")
+    text.add("count = 0;", "cluster_sync();")
     text.close()
+    text.open("if (rehearsal || kind & ANSWER)")
+    _step(text)
+    text.close()
+    _rehearsed(text)
     text.add("count++;")
     text.open("")
     text.add("ANEW;")
-    _advance(text, columns)
+    _advance(text, chunks, columns)
     _loads(text)
     text.close()
     text.add("taken++;")
     text.lines.append("#ifdef PROFILE")
-    text.add("if (rank == 0 && tid == 0 && kind == KIND_ANSWER)")
-    text.add(
-        f"  for (int i = 0; i < {len(text.marks)}; i++) a.control[16 + i] = marks[i] - marks[0];"
-    )
+    text.add("if (rank == 0 && tid == 0 && kind & ANSWER)")
+    text.add(f"  for (int i = 0; i < {len(text.marks)}; i++) a.profile[i] = marks[i] - marks[0];")
     text.lines.append("#endif")
-    text.add("if (rank == 0 && tid == 0) a.control[1] = taken;")
+    text.add("if (rank == 0 && tid == 0) *a.taken = taken;")
     text.add("rehearsal = true;")
     text.close()
 
@@ -339,34 +354,35 @@ def _frame(text: Text, body: list[str], sizes: dict[str, int]) -> str:
             f"__launch_bounds__({THREADS}, 1)",
             "resident(const Arguments a) {",
             "  extern __shared__ __align__(16) float near[];",
-            f"  __shared__ unsigned long long arrivals[{stages}];",
+            f"  __shared__ unsigned long long arrivals[{stages + 1}];  // the first is the row's",
             "  __shared__ uint4 head;",
             "  float *partial = near + NEAR, *pool = partial + PARTIALS, *rows = pool + POOL;",
             "  const int tid = threadIdx.x, warp = tid / 32, lane = tid % 32;",
             "  const word rank = block_rank();",
             f"  const int everyone = rank * {THREADS} + tid;",
-            "  const word arrival = shared_address(arrivals);",
+            "  const word arrival = shared_address(arrivals + 1);",
             "#ifdef PROFILE",
             f"  __shared__ word marks[{len(text.marks)}];",
             "#endif",
             "  float *far = a.far;",
             "  const float *constants = a.constants;",
             *body,
-            "  if (rank == 0 && tid == 0) a.control[2] = 1;",
             "}",
             "",
         ]
     )
 
 
-def _begin(text: Text, columns: Columns) -> None:
+def _begin(text: Text, chunks: int, columns: Columns) -> None:
     weights(text)
     text.add(f"for (int i = tid; i < NEAR + PARTIALS; i += {THREADS}) near[i] = 0.0f;")
     text.add("__syncthreads();")
     text.open("if (tid == 0)")
-    text.add(f"for (int s = 0; s < {len(text.stages)}; s++) arrival_init(arrival + 8 * s);")
+    text.add(f"for (int s = -1; s < {len(text.stages)}; s++) arrival_init(arrival + 8 * s);")
     text.add('asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");')
     _expect(text)
+    if text.plan.one_poller:
+        text.add(f"if (rank != 0) arrival_expect(arrival - 8, {16 * (chunks + 1)});")
     text.close()
     for name, constant, size in text.plan.kept:
         base, place = text.plan.near[name][0], text.plan.constants[constant][0]
@@ -389,29 +405,29 @@ def _arena(places: dict[str, tuple[int, int]], program: StreamProgram) -> Floats
     return arena
 
 
-def generate(program: StreamProgram, blocks: int, registers: int = 56) -> Kernel:
+def generate(
+    program: StreamProgram, blocks: int, registers: int = 64, one_poller: bool = False
+) -> Kernel:
     """The kernel of a program on a cluster of `blocks` blocks.
 
     Args:
         registers: of a thread, for weights; the others lie in shared memory. A compiler that has to
             spill registers needs fewer: a spilled one costs hundreds of cycles here.
+        one_poller: the rows lie in host memory, where only one block may poll.
 
     Raises:
         TranslateError: the model does not fit, or its step cannot run on the GPU; says why.
     """
-    plan = schedule(program, blocks, registers)
+    plan = schedule(program, blocks, registers, one_poller)
     values, per_warp = blob(plan)
     chunks = math.ceil(program.width / 4)
-    slot_words = (4 * (chunks + 1) + 15) // 16 * 16
     text = Text(plan)
     room = SHARED_BYTES // 4 - 1024 - plan.near_size - 4 * THREADS
     columns = Columns(text, room - pool_size(plan))
-    _begin(text, columns)
+    _begin(text, chunks, columns)
     _body(text, chunks, columns)
     far = _arena(plan.far, plan.program)
     sizes = {
-        "CHUNKS": chunks + 1,
-        "SLOT_CHUNKS": slot_words // 4,
         "NEAR": plan.near_size,
         "PARTIALS": (text.partials + 3) // 4 * 4,
         "POOL": text.pool,
@@ -431,7 +447,5 @@ def generate(program: StreamProgram, blocks: int, registers: int = 56) -> Kernel
         far,
         _arena(plan.constants, plan.program),
         values,
-        slot_words,
-        answer_pieces(program.outputs),
         tuple(text.marks),
     )

@@ -5,24 +5,27 @@
 // after it has read it. An answer goes to host memory in pieces of sixteen bytes, three outputs and
 // the number of the row that they belong to, so that a piece is whole or not there.
 
-#include <stdint.h>
-
+#undef INFINITY
+#undef NAN
 #define INFINITY __int_as_float(0x7f800000)
 #define NAN __int_as_float(0x7fffffff)
 
 typedef unsigned int word;
 const word EMPTY = 0xffffffffu;
-// Kinds of a row: what to do with it.
-const word KIND_ANSWER = 1, KIND_TAKE = 2, KIND_RESET = 3, KIND_STOP = 4;
+// What to do with a row: bits of its kind. And of an answer's number: there is none.
+const word ANSWER = 1, RESET = 2, REFUSED = 0x40000000u;
 
 struct Arguments {
-  const uint4 *rows;        // the mailbox: SLOTS slots of SLOT_WORDS words
-  uint4 *answers;           // host memory: ANSWERS slots
-  volatile word *control;   // host memory: [0] abort, [1] rows taken, [2] why it ended
+  uint4 *rows;              // the mailbox: slots of slot_pieces pieces
+  uint4 *answers;           // host memory: slots of answer_pieces pieces
+  const volatile word *stop;
+  volatile unsigned long long *taken;  // rows that were read
   float *far;               // global memory of the program
   const float *starts;      // what it holds after a reset
   const float *constants;
   const float *weights;     // of the stages, in the order in which threads load them
+  word *profile;            // cycles, in a build for that
+  word mask, slot_pieces, answer_pieces, head_piece, row_piece, padding;
 };
 
 // Where a tick's time goes: cycles of the first thread, in a build for that.
@@ -100,15 +103,27 @@ __device__ __forceinline__ void arrival_init(word barrier) {
 __device__ __forceinline__ void arrival_expect(word barrier, word bytes) {
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" :: "r"(barrier), "r"(bytes) : "memory");
 }
-__device__ __forceinline__ void arrival_wait(word barrier, word parity, const volatile word *control) {
-  word done = 0;
-  for (word spins = 0; !done; spins++) {
-    asm volatile("{ .reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; selp.u32 %0, 1, 0, p; }"
-                 : "=r"(done) : "r"(barrier), "r"(parity) : "memory");
+__device__ __forceinline__ bool arrived(word barrier, word parity) {
+  word done;
+  asm volatile("{ .reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; selp.u32 %0, 1, 0, p; }"
+               : "=r"(done) : "r"(barrier), "r"(parity) : "memory");
+  return done;
+}
+__device__ __forceinline__ void arrival_wait(word barrier, word parity) {
+  for (word spins = 0; !arrived(barrier, parity); spins++)
     if (spins > 1000000u) __trap();  // a block that is gone must not leave one that waits
-  }
+}
+// Wait for a row that the first block sends; false when it is time to stop.
+__device__ __forceinline__ bool row_wait(word barrier, word parity, const volatile word *stop) {
+  for (word spins = 1; !arrived(barrier, parity); spins++)
+    if (spins % 2048 == 0 && *stop != 0) return false;
+  return true;
 }
 __device__ __forceinline__ void send(word address, float value, word barrier) {
   asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.b32 [%0], %1, [%2];"
                :: "r"(address), "r"(__float_as_uint(value)), "r"(barrier) : "memory");
+}
+__device__ __forceinline__ void send_piece(word address, uint4 v, word barrier) {
+  asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.b32 [%0], {%1,%2,%3,%4}, [%5];"
+               :: "r"(address), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w), "r"(barrier) : "memory");
 }

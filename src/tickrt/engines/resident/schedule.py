@@ -24,9 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tickrt.engines.translate.builder import TranslateError
-from tickrt.engines.translate.optimise import map_views, reads, writes
+from tickrt.engines.translate.optimise import map_views
 from tickrt.program import Buffer, Contract, For, Map, Operation, StreamProgram, View
-from tickrt.program.ir import OUTPUT, ROWS, operands, walk
+from tickrt.program.ir import OUTPUT, ROWS, operands, reads, walk, writes
 
 __all__ = ["THREADS", "WARPS", "Local", "Piece", "Schedule", "Stage", "schedule"]
 
@@ -94,6 +94,7 @@ class Schedule:
     program: StreamProgram
     blocks: int
     registers: int
+    one_poller: bool
     step: list[Stage | Local] = field(default_factory=list)
     near: dict[str, tuple[int, int]] = field(default_factory=dict)
     far: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -376,16 +377,17 @@ def _sections(out: Schedule) -> None:
     )
 
 
-def schedule(program: StreamProgram, blocks: int, registers: int) -> Schedule:
+def schedule(program: StreamProgram, blocks: int, registers: int, one_poller: bool) -> Schedule:
     """Share a program out among `blocks` blocks of a cluster.
 
     Args:
         registers: weights that a thread keeps in registers.
+        one_poller: only the first block looks for rows.
 
     Raises:
         TranslateError: its step cannot run on the GPU; says why.
     """
-    out = Schedule(program, blocks, registers)
+    out = Schedule(program, blocks, registers, one_poller)
     out.near_buffer(ROW, program.width)
     step = program.sections["step"]
     near = _Near(out)

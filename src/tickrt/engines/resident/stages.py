@@ -255,9 +255,9 @@ def stage(text: Text, s: int, stage: Stage) -> None:
     if not stage.shared:
         text.add("__syncthreads();")
     elif stage.everywhere:
-        text.add(f"arrival_wait(arrival + {8 * s}, parity, a.control);")
+        text.add(f"arrival_wait(arrival + {8 * s}, parity);")
     else:
-        text.add(f"if (rank == 0) arrival_wait(arrival + {8 * s}, parity, a.control);")
+        text.add(f"if (rank == 0) arrival_wait(arrival + {8 * s}, parity);")
     text.close()
 
 

@@ -29,7 +29,10 @@ __all__ = ["BUILT_IN", "Kernel", "Kernels", "Payloads", "SelfServing"]
 
 Payloads = Mapping[str, memoryview]
 
-BUILT_IN: dict[str, str] = {"program": "tickrt.host.kernels.reference"}
+BUILT_IN: dict[str, str] = {
+    "program": "tickrt.host.kernels.reference",
+    "resident": "tickrt.host.kernels.resident",
+}
 
 
 class Kernel(Protocol):

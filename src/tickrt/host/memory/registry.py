@@ -22,12 +22,16 @@ from numpy.typing import NDArray
 
 from tickrt.errors import ConfigError
 
-__all__ = ["AUTO", "ORDINARY", "Allocated", "Attached", "allocate", "attach", "choose", "kinds"]
+__all__ = ["AUTO", "GPU", "ORDINARY", "Allocated", "Attached", "allocate", "attach", "choose", "kinds"]
 
 AUTO = "auto"
+GPU = "vulkan"  # the GPU's own memory, which the loop stores into
 ORDINARY = "memfd"  # what every machine has
 # In the order in which `auto` asks them: the quickest first.
-_KINDS = {ORDINARY: "tickrt.host.memory.memfd"}
+_KINDS = {
+    "vulkan": "tickrt.host.memory.vulkan",
+    ORDINARY: "tickrt.host.memory.memfd",
+}
 
 
 def _nothing() -> None:

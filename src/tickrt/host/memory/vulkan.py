@@ -1,8 +1,8 @@
 """GPU memory that the CPU stores into, through Vulkan: a mailbox's row memory.
 
-Entry point: `allocate(size)` → `GpuMemory`. The process that stores rows allocates; the one that
-runs CUDA imports the file descriptor (`cuda.Device.import_memory`). Vulkan only maps memory here:
-it costs nothing per row.
+Entry points: `probe`, `allocate`, `attach`, as `registry` calls them. The process that stores rows
+allocates; the host, which runs CUDA, imports the file descriptor. Vulkan only maps memory here: it
+costs nothing per row.
 
 The mapping is write-combining: stores are quick, reads take a microsecond and are never needed.
 
@@ -12,12 +12,16 @@ Known limits: Linux on x86-64 or ARM64, and a driver that lets the CPU see the c
 from __future__ import annotations
 
 import ctypes
-from dataclasses import dataclass
+from functools import lru_cache
+import os
 from typing import Any
 
-from tickrt.errors import EngineError
+from tickrt.errors import HostError
+from tickrt.host.memory.registry import Allocated, Attached
 
-__all__ = ["GpuMemory", "VulkanError", "allocate"]
+__all__ = ["VulkanError", "allocate", "attach", "probe"]
+
+_KIND = "vulkan"
 
 _NVIDIA = 0x10DE
 # VkStructureType
@@ -29,7 +33,7 @@ _VERSION_1_1 = (1 << 22) | (1 << 12)
 _Pointer = ctypes.c_void_p
 
 
-class VulkanError(EngineError):
+class VulkanError(HostError):
     """There is no GPU memory that the CPU can store into; says why."""
 
 
@@ -119,30 +123,6 @@ class _GetFd(ctypes.Structure):
     ]
 
 
-@dataclass
-class GpuMemory:
-    """Memory of a GPU, mapped here.
-
-    Attributes:
-        address: where the CPU stores.
-        fd: for the process that imports it; it takes it over.
-        size: bytes.
-        device: the card's name.
-    """
-
-    address: int
-    fd: int
-    size: int
-    device: str
-    _release: Any
-
-    def close(self) -> None:
-        """Unmap and free it; what was imported elsewhere stays valid there."""
-        release, self._release = self._release, None
-        if release is not None:
-            release()
-
-
 class _Vulkan:
     """Checked calls."""
 
@@ -219,7 +199,21 @@ def _device(vk: _Vulkan, card: _Pointer) -> _Pointer:
     return device
 
 
-def allocate(size: int, index: int = 0) -> GpuMemory:
+def _rounded(size: int) -> int:
+    return (size + 0xFFFF) // 0x10000 * 0x10000
+
+
+@lru_cache(maxsize=None)
+def probe() -> str:
+    """Whether the first NVIDIA card's memory can be mapped: tried once, with a page of it."""
+    try:
+        allocate(4096).close()
+    except VulkanError as error:
+        return str(error)
+    return ""
+
+
+def allocate(size: int, index: int = 0) -> Allocated:
     """`size` bytes of GPU number `index` that this process stores into.
 
     Raises:
@@ -227,9 +221,9 @@ def allocate(size: int, index: int = 0) -> GpuMemory:
     """
     vk = _Vulkan()
     instance = _instance(vk)
-    card, name = _card(vk, instance, index)
+    card, _ = _card(vk, instance, index)
     kind, device = _memory_type(vk, card), _device(vk, card)
-    size = (size + 0xFFFF) // 0x10000 * 0x10000
+    size = _rounded(size)
     export = _Export(type=_EXPORT, handles=_OPAQUE_FD)
     wanted = _Allocate(type=_ALLOCATE, next=ctypes.addressof(export), size=size, index=kind)
     memory = ctypes.c_ulonglong()
@@ -256,5 +250,19 @@ def allocate(size: int, index: int = 0) -> GpuMemory:
         vk.do("vkFreeMemory", device, memory, None)
         vk.do("vkDestroyDevice", device, None)
         vk.do("vkDestroyInstance", instance, None)
+        os.close(fd.value)
 
-    return GpuMemory(int(address.value), fd.value, size, name, release)
+    ctypes.memset(address.value, 0, size)
+    return Allocated(_KIND, int(address.value), size, fd.value, release)
+
+
+def attach(fd: int, size: int) -> Attached:
+    """Import it into CUDA: the driver takes a descriptor of its own over.
+
+    Raises:
+        CudaError: the driver refuses it.
+    """
+    from tickrt.host.cuda import open_device
+
+    address = open_device().import_memory(os.dup(fd), _rounded(size))
+    return Attached(_KIND, None, address)

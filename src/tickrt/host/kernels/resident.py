@@ -1,0 +1,266 @@
+"""A resident kernel in the host: launched once, it serves the mailbox by itself.
+
+Entry points: `warm`, `load`, as `registry` asks for them; `pack` makes the payload that `load`
+takes, from a kernel that `engines.resident` has made.
+
+The kernel reads rows as `engines.resident` says: the data is the flag. A message's head is its
+spare words, a reply's pieces are its values. While it does not serve (parity rows) it runs on a
+mailbox of this module's own.
+
+Invariants: every return code of the driver is checked; a kernel that failed is named by `problem`.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import struct
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tickrt.compile import codes
+from tickrt.errors import HostError, IncompatibleError
+from tickrt.host.cuda import Device, open_device
+from tickrt.host.kernels.registry import Payloads
+from tickrt.host.mailbox import CONTROL_BYTES, TAKEN, Layout, Mailbox
+from tickrt.host.memory.registry import Attached
+
+__all__ = ["FORMAT", "ResidentKernel", "load", "pack", "warm"]
+
+FORMAT = "resident"
+PAYLOAD = "kernel"
+_MAGIC = b"tickrt-resident 1\n"
+_ARRAYS = ("starts", "constants", "weights")
+_EMPTY = 0xFFFFFFFF
+_PIECE = 16
+_END_S, _ANSWER_S = 1.0, 5.0
+_SLOTS = 16  # of the mailbox for parity rows
+
+
+def pack(facts: Mapping[str, Any], arrays: Mapping[str, NDArray[np.float32]], cubin: bytes) -> bytes:
+    """A kernel as bytes.
+
+    Args:
+        facts: ``blocks``, ``threads``, ``shared_bytes``, ``architecture``, ``width``, ``outputs``,
+            ``one_poller``; plain data.
+        arrays: ``starts``, ``constants``, ``weights``, float32.
+    """
+    parts = [np.ascontiguousarray(arrays[name], "<f4").tobytes() for name in _ARRAYS]
+    sizes = [len(part) for part in parts]
+    head = json.dumps({**facts, "sizes": sizes, "cubin": len(cubin)}).encode()
+    return b"".join([_MAGIC, head, b"\n", *parts, cubin])
+
+
+def _unpack(content: memoryview) -> tuple[dict[str, Any], list[NDArray[np.float32]], bytes]:
+    data = bytes(content)
+    end = data.find(b"\n", len(_MAGIC))
+    if not data.startswith(_MAGIC) or end < 0:
+        raise HostError("not a resident kernel of this version: build the engine again")
+    try:
+        facts = json.loads(data[len(_MAGIC) : end])
+        at, arrays = end + 1, []
+        for size in facts["sizes"]:
+            arrays.append(np.frombuffer(data, "<f4", int(size) // 4, at))
+            at += int(size)
+        cubin = data[at : at + int(facts["cubin"])]
+        if len(cubin) != int(facts["cubin"]):
+            raise ValueError("it is cut off")
+    except (KeyError, TypeError, ValueError) as error:
+        raise HostError(f"the resident kernel is damaged: {error}") from error
+    return facts, arrays, cubin
+
+
+def warm() -> None:
+    """Bring CUDA up and connect to the GPU; its first launch is done, too."""
+    device = open_device()
+    device.fill(device.scratch(), 0, 4)
+    device.wait()
+
+
+class _Box:
+    """A mailbox in this process's memory, for rows that come by request."""
+
+    def __init__(self, device: Device, layout: Layout) -> None:
+        self.layout = layout
+        self._rows = mmap.mmap(-1, _pages(layout.row_bytes))
+        self._host = mmap.mmap(-1, _pages(layout.host_bytes))
+        self.rows = np.frombuffer(self._rows, np.uint8)
+        self.host = np.frombuffer(self._host, np.uint8)
+        self.rows.fill(255)
+        self.device_rows = device.register(self.rows.ctypes.data, len(self.rows))
+        self.device_host = device.register(self.host.ctypes.data, len(self.host))
+
+    def send(self, number: int, seq: int, row: NDArray[np.float32], kind: int) -> None:
+        """One row: all but its head, then its head."""
+        slot = ((number - 1) % self.layout.slots) * self.layout.mail_bytes
+        words = np.zeros(self.layout.row_stride // 4, np.float32)
+        words[: len(row)] = np.where(np.isnan(row), np.float32(np.nan), row)
+        place = slot + codes.MAIL_ROWS
+        self.rows[place : place + words.nbytes] = words.view(np.uint8)
+        head = np.array([seq & 0x3FFFFFFF, seq >> 30, kind, 0], np.uint32)
+        at = slot + codes.MAIL_HEAD
+        self.rows[at : at + _PIECE] = head.view(np.uint8)
+
+    def answer(self, seq: int) -> NDArray[np.uint32]:
+        """The pieces of the reply to row `seq`, uint32 [n, 4]."""
+        place = CONTROL_BYTES + (seq % self.layout.slots) * self.layout.reply_bytes
+        place += codes.REPLY_VALUES
+        size = _PIECE * codes.answer_pieces(self.layout.outputs)
+        return self.host[place : place + size].view(np.uint32).reshape(-1, 4)
+
+
+def _pages(size: int) -> int:
+    return -(-size // 4096) * 4096
+
+
+class ResidentKernel:
+    """One kernel on one GPU, loaded; it runs from the first row that it is asked for."""
+
+    def __init__(self, content: memoryview) -> None:
+        facts, arrays, cubin = _unpack(content)
+        self._device = device = open_device()
+        if device.architecture != facts["architecture"].rstrip("a"):
+            raise IncompatibleError(
+                f"the kernel was compiled for {facts['architecture']}, this GPU ({device.name}) is "
+                f"{device.architecture}: build it for this one"
+            )
+        self._facts = facts
+        self._module = device.load(cubin)
+        self._function = self._module.function(
+            "resident", int(facts["shared_bytes"]), int(facts["blocks"]) > 8
+        )
+        self._memory = [device.allocate(arrays[0].nbytes), *(device.upload(a) for a in arrays)]
+        self._stop = np.frombuffer(mmap.mmap(-1, 4096), np.uint32)
+        self._stop_device = device.register(self._stop.ctypes.data, 4096)
+        self._running, self._began = False, False
+        self._own: _Box | None = None
+        self._number, self._pending_reset = 0, 0
+        self._registered: list[int] = []
+
+    def _launch(self, rows: int, host: int, layout: Layout) -> None:
+        device = self._device
+        pieces = [layout.mail_bytes // _PIECE, layout.reply_bytes // _PIECE]
+        pieces += [codes.MAIL_HEAD // _PIECE, codes.MAIL_ROWS // _PIECE]
+        answers = host + CONTROL_BYTES + codes.REPLY_VALUES
+        addresses = [rows, answers, self._stop_device, host + TAKEN, *self._memory, 0]
+        self._stop[0] = 0
+        arguments = struct.pack("<9Q6I", *addresses, layout.slots - 1, *pieces, 0)
+        device.launch(
+            self._function,
+            int(self._facts["blocks"]),
+            int(self._facts["threads"]),
+            int(self._facts["shared_bytes"]),
+            arguments,
+        )
+        self._running = True
+
+    def _end(self) -> None:
+        """Stop the kernel that runs."""
+        if not self._running:
+            return
+        self._stop[0] = 1
+        until = time.monotonic() + _END_S
+        while not self._device.finished():
+            if time.monotonic() > until:
+                raise HostError("the resident kernel does not stop: end its host")
+            time.sleep(50e-6)
+        self._running = False
+
+    def _parity_box(self) -> _Box:
+        if self._own is None:
+            layout = Layout(int(self._facts["width"]), int(self._facts["outputs"]), slots=_SLOTS)
+            self._own = _Box(self._device, layout)
+            self._launch(self._own.device_rows, self._own.device_host, layout)
+        return self._own
+
+    def _send(self, seq: int, row: NDArray[np.float32], kind: int) -> _Box:
+        box = self._parity_box()
+        self._number += 1
+        box.send(self._number, seq, row, kind | self._pending_reset)
+        self._pending_reset = 0
+        return box
+
+    def answer(self, seq: int, rows: NDArray[np.float32], out: NDArray[np.float32]) -> None:
+        """Row `seq` with an answer; the kernel then advances by itself.
+
+        Raises:
+            HostError: the window is not complete, or the kernel does not answer.
+        """
+        self._answered = seq
+        box = self._send(seq, rows[0], codes.MAIL_ANSWER)
+        until = time.monotonic() + _ANSWER_S
+        while True:
+            pieces = box.answer(seq)
+            numbers = pieces[:, 3]
+            if (numbers == (seq & 0x3FFFFFFF)).all():
+                out[0] = pieces[:, :3].ravel().view(np.float32)[: out.shape[1]]
+                return
+            if (numbers == ((seq & 0x3FFFFFFF) | codes.ANSWER_REFUSED)).all():
+                raise HostError(f"row {seq}: the window is not complete")
+            if self._device.finished() or time.monotonic() > until:
+                raise HostError(f"row {seq}: the resident kernel does not answer")
+
+    _answered = 0
+
+    def advance(self, seq: int, rows: NDArray[np.float32]) -> None:
+        """Row `seq` without an answer; nothing to do where it had one."""
+        if seq != self._answered:
+            self._send(seq, rows[0], 0)
+            time.sleep(200e-6)  # the ring of this mailbox is short
+
+    def reset(self) -> None:
+        """The next row starts anew."""
+        self._pending_reset = codes.MAIL_RESET
+
+    def begin(self, box: Mailbox, rows: Attached, host: Attached) -> None:
+        """Serve that mailbox."""
+        self._end()
+        assert host.view is not None
+        device_host = self._device.register(host.view.ctypes.data, _pages(len(host.view)))
+        self._registered.append(int(host.view.ctypes.data))
+        device_rows = rows.device
+        if device_rows:
+            self._device.fill(device_rows, _EMPTY, box.layout.row_bytes // 4)
+        else:
+            assert rows.view is not None
+            rows.view.fill(255)
+            device_rows = self._device.register(rows.view.ctypes.data, _pages(len(rows.view)))
+            self._registered.append(int(rows.view.ctypes.data))
+        self._device.wait()
+        self._launch(device_rows, device_host, box.layout)
+
+    def problem(self) -> str:
+        """Why the kernel has ended."""
+        try:
+            return "the resident kernel has ended by itself" if self._device.finished() else ""
+        except HostError as error:
+            return str(error)
+
+    def finish(self) -> None:
+        """Serve no more."""
+        self._end()
+
+    def close(self) -> None:
+        """Give the GPU back what is ours."""
+        self._end()
+        for address in self._registered:
+            self._device.unregister(address)
+        self._registered.clear()
+        self._module.close()
+        for address in self._memory:
+            self._device.free(address)
+        self._memory.clear()
+
+
+def load(payloads: Payloads, facts: Mapping[str, Any]) -> ResidentKernel:
+    """The kernel of the payload that the facts name.
+
+    Raises:
+        HostError: it is damaged, or the driver refuses something; names the call.
+        IncompatibleError: it was compiled for another GPU.
+    """
+    return ResidentKernel(payloads[facts["engines"]["full"]])
