@@ -55,7 +55,7 @@ class Backtest(LoopRun):
             print(backtest.run().backtest.pnl_net)
 
     Args:
-        config: the session; its `paper` and `pace` are not used.
+        config: the session; its `pace` and `pin_cpu` are not used.
         venue: the simulated venue; default: the config's gateway.
         latency: what each inference is charged; default: what the gateway says.
     """
@@ -119,6 +119,7 @@ class Backtest(LoopRun):
             progress: called with (events done, events in all) from this thread.
 
         Raises:
+            ConfigError: it ran before.
             TickrtError: what stopped it.
         """
         self._play_once()

@@ -24,6 +24,7 @@ from tickrt.cli import (
     data_simulate,
     data_verify,
     demo,
+    doctor,
     keys,
     log,
     model,
@@ -58,6 +59,7 @@ _COMMANDS: dict[str, Command] = {
     "backtest": backtest.backtest,
     "split": split.split,
     "build": build.build,
+    "doctor": doctor.doctor,
 }
 _GROUPS: dict[str, tuple[str, dict[str, Command]]] = {
     "data": (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["VenueOptions", "backtest", "parse_latency"]
 
+_LOG = logging.getLogger("tickrt.cli")
 _VENUE = "The venue"
 
 
@@ -96,8 +98,10 @@ class VenueOptions:
 
 def _with_venue(config: SessionConfig, venue: VenueOptions) -> SessionConfig:
     """The session against hftbacktest: the file's venue, or the usual one, with the options."""
-    from tickrt.config import HftbacktestSettings
+    from tickrt.config import HftbacktestSettings, NullSettings
 
+    if isinstance(config.gateway, NullSettings):
+        _LOG.warning("gateway null is for `tickrt run`: a backtest trades against hftbacktest")
     gateway: HftbacktestSettings = (
         config.gateway if isinstance(config.gateway, HftbacktestSettings) else HftbacktestSettings()
     )

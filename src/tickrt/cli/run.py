@@ -60,6 +60,26 @@ def run(
         int | None,
         typer.Option(help="Pin the hot thread to this core.", rich_help_panel=_HOW),
     ] = None,
+    lock_memory: Annotated[
+        bool | None,
+        typer.Option(
+            "--lock-memory/--no-lock-memory",
+            help="Keep all memory of the process out of swap while it runs, where permitted "
+            "(see: tickrt doctor).",
+            show_default="no-lock-memory",
+            rich_help_panel=_HOW,
+        ),
+    ] = None,
+    realtime_priority: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=99,
+            help="Run the hot thread before everything else (SCHED_FIFO), where permitted; pin "
+            "it to a core that nothing else needs.",
+            rich_help_panel=_HOW,
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Play recorded market data through the loop: tick in, order out.
@@ -76,6 +96,7 @@ def run(
       tickrt run session.toml --model light_lstm --out out/light
       tickrt run --data btc.npz --model light_lstm --strategy maker
       tickrt run --data btc.npz --pace 10x --pin 3
+      tickrt run --data btc.npz --pace realtime --pin 3 --lock-memory
       tickrt run --data btc.npz --data eth.npz --strategy taker --strategy maker
       tickrt run --data btc.npz -p enter_threshold=0.4 -r max_position_lots=5
       tickrt run --data btc.npz --model seed.bundle --trust file:desk.sign.pub
@@ -103,7 +124,14 @@ def run(
     from tickrt.interrupts import deferred
 
     _check_core(pin)
-    config = session_config(options, pace=_parse_pace(pace), deadline_us=deadline_us, pin_cpu=pin)
+    config = session_config(
+        options,
+        pace=_parse_pace(pace),
+        deadline_us=deadline_us,
+        pin_cpu=pin,
+        lock_memory=lock_memory,
+        realtime_priority=realtime_priority,
+    )
     if isinstance(config.gateway, HftbacktestSettings):
         _LOG.warning("gateway hftbacktest is for `tickrt backtest`: run answers orders on paper")
     folder = RunFolder("run", config.out, options.force)

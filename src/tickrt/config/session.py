@@ -190,6 +190,9 @@ class SessionConfig(_Frozen):
         allow_unsigned: run bundles whose signature nobody verified.
         pace: ``max``, ``realtime`` or a speed such as ``10x``, relative to the recorded times.
         pin_cpu: pin the hot thread to this core.
+        lock_memory: while it runs, keep all memory of the process out of swap (mlockall).
+        realtime_priority: run the hot thread before everything else: SCHED_FIFO, 1 … 99. As with
+            `lock_memory`, a run goes on without it where it is not permitted, and says so.
         healthy_needed: healthy results in a row that end a fallback.
         gateway: who answers the orders: kind = "paper" (`tickrt run`), "hftbacktest"
             (`tickrt backtest`) or "null" (nobody), and its settings.
@@ -200,6 +203,8 @@ class SessionConfig(_Frozen):
     out: Path | None = None
     pace: Annotated[Number, BeforeValidator(lambda v: _pace(v))] = Field(default=0.0, ge=0.0)
     pin_cpu: Whole | None = Field(default=None, ge=0)
+    lock_memory: Switch = False
+    realtime_priority: Whole | None = Field(default=None, ge=1, le=99)
     backend: Annotated[str, AfterValidator(lambda v: _backend(v))] = DEFAULT
     engine_python: str | None = None
     threads: Whole = Field(default=1, ge=1, le=256)

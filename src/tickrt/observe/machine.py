@@ -1,7 +1,7 @@
 """What a figure was measured on.
 
-Entry point: `machine_info()`. It reads `/proc` and package metadata, imports nothing heavy, and
-leaves out what it cannot find.
+Entry points: `machine_info()`, `package_version`. It reads `/proc` and package metadata, imports
+nothing heavy, and leaves out what it cannot find.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import platform
 from importlib import metadata
 from pathlib import Path
 
-__all__ = ["machine_info"]
+__all__ = ["machine_info", "package_version"]
 
 _PACKAGES = ("numpy", "numba", "onnxruntime", "hftbacktest")
 
@@ -46,6 +46,14 @@ def _governor() -> str | None:
         return None
 
 
+def package_version(name: str) -> str | None:
+    """The version of an installed package, read without importing it; None where it is not."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
 def machine_info() -> dict[str, str | int | float]:
     """CPU model, cores, memory, kernel, Python and the versions that matter."""
     found: dict[str, str | int | float | None] = {
@@ -57,9 +65,5 @@ def machine_info() -> dict[str, str | int | float]:
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": platform.python_version(),
     }
-    for package in _PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
+    found.update({package: package_version(package) for package in _PACKAGES})
     return {key: value for key, value in found.items() if value is not None}

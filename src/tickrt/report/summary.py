@@ -41,11 +41,18 @@ def assumed(report: Report) -> list[str]:
 def _run(report: Report) -> list[str]:
     sentences = []
     gateway = report.config.get("gateway")
-    if not gateway or gateway.get("kind") != "null":
+    if gateway and gateway.get("kind") == "null":
+        sentences.append("No venue: the null gateway takes orders, and nobody answers them.")
+    else:
         sentences.append(
             "Orders are answered by the paper gateway: at once, at the displayed prices, without "
             "impact. For a result in money: tickrt backtest."
         )
+    done = [one.detail for one in report.hot_thread or [] if one.done and one.what != "lock_memory"]
+    if done:
+        sentences.append(f"The hot thread had {' and '.join(done)}.")
+    if any(one.done and one.what == "lock_memory" for one in report.hot_thread or []):
+        sentences.append("All memory was locked: nothing of the process could be swapped out.")
     if report.pace != "max":
         sentences.append(f"Events became readable at their recorded times, pace {report.pace}.")
     queued = report.latency_us.get("queued")
@@ -97,6 +104,11 @@ def reason_name(reason: str) -> str:
 def went_wrong(report: Report) -> list[str]:
     """What the reader must know before trusting the figures; empty where all went well."""
     sentences = [str(note) for note in report.notes]
+    sentences += [
+        f"{one.what} was not permitted: {one.detail}; to permit it: {one.fix}"
+        for one in report.hot_thread or []
+        if not one.done
+    ]
     sentences += _engine_troubles(report)
     rejects = sorted(report.risk_rejects.items(), key=lambda item: -item[1])
     refused = [f"{reason_name(reason)} {number(count)}" for reason, count in rejects if count]

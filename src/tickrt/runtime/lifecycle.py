@@ -10,7 +10,6 @@ caller may free what the thread used. What the hot thread raised is raised here.
 from __future__ import annotations
 
 import gc
-import os
 import signal
 import threading
 import time
@@ -22,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tickrt import interrupts
-from tickrt.errors import ConfigError
+from tickrt.runtime.placement import Placement, locked_memory, place_this_thread
+from tickrt.runtime.report_types import Arrangement
 
 __all__ = ["Companion", "Ended", "Progress", "run_to_end"]
 
@@ -50,26 +50,28 @@ class Ended:
         code: what the compiled loop returned (`errors.Code`).
         wall_s: how long it ran, seconds.
         interrupted: the name of the signal that stopped it, or None.
+        arranged: what came of what was asked of the system for it.
     """
 
     code: int
     wall_s: float
     interrupted: str | None
+    arranged: tuple[Arrangement, ...] = ()
 
 
 class _HotThread:
-    """Runs `body` pinned to a core and keeps what came of it."""
+    """Runs `body` where it is wanted and keeps what came of it."""
 
-    def __init__(self, body: Callable[[], int], pin_cpu: int | None) -> None:
-        self._body, self._pin = body, pin_cpu
+    def __init__(self, body: Callable[[], int], placement: Placement) -> None:
+        self._body, self._placement = body, placement
+        self.arranged: tuple[Arrangement, ...] = ()
         self.code, self.wall_s = 0, 0.0
         self.failed: BaseException | None = None
         self.thread = threading.Thread(target=self._run, name="tickrt-hot", daemon=True)
 
     def _run(self) -> None:
         try:
-            if self._pin is not None:
-                _pin(self._pin)
+            self.arranged = place_this_thread(self._placement)
             started = time.perf_counter()
             self.code = int(self._body())
             self.wall_s = time.perf_counter() - started
@@ -77,22 +79,12 @@ class _HotThread:
             self.failed = error
 
 
-def _pin(cpu: int) -> None:
-    try:
-        os.sched_setaffinity(0, {cpu})
-    except OSError:
-        raise ConfigError(
-            f"pin_cpu: the hot thread cannot run on core {cpu}: choose one of "
-            f"{sorted(os.sched_getaffinity(0))}"
-        ) from None
-
-
 def run_to_end(
     body: Callable[[], int],
     stop: NDArray[np.int64],
     *,
     progress: Callable[[], None] | None = None,
-    pin_cpu: int | None = None,
+    placement: Placement | None = None,
     companions: Sequence[Companion] = (),
 ) -> Ended:
     """Run a compiled loop in a thread of its own until it ends.
@@ -103,14 +95,15 @@ def run_to_end(
         body: calls the loop; returns its code. It must not hold the GIL for long.
         stop: int64[2]; [1] not 0 makes the loop end (`Loop.stop`).
         progress: called every 50 ms, and once at the end, from this thread.
-        pin_cpu: core of the hot thread.
+        placement: where and how the hot thread runs; the companions run as the caller does.
         companions: started before it, finished after it, in this order.
 
     Raises:
         ConfigError: the hot thread cannot be pinned.
         BaseException: what the hot thread, the progress callback or a companion raised.
     """
-    hot = _HotThread(body, pin_cpu)
+    placement = placement or Placement()
+    hot = _HotThread(body, placement)
     caught: list[int] = []
 
     def notice(signum: int) -> None:
@@ -119,7 +112,7 @@ def run_to_end(
 
     gc.collect()
     failed: list[BaseException] = []
-    with interrupts.deferred(notice):
+    with interrupts.deferred(notice), locked_memory(placement.lock_memory) as locked:
         if (earlier := interrupts.received()) is not None:
             notice(earlier)  # it came while nobody could act on it
         started = _start([*companions, _Starter(hot.thread)], failed)
@@ -144,7 +137,7 @@ def run_to_end(
         if problem is not None:
             raise problem
     name = signal.Signals(caught[0]).name if caught else None
-    return Ended(hot.code, hot.wall_s, name)
+    return Ended(hot.code, hot.wall_s, name, (*locked, *hot.arranged))
 
 
 class _Starter:

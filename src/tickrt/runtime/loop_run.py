@@ -20,6 +20,7 @@ from tickrt.memory.ring import FeedView
 from tickrt.observe.clock import ticks_per_ns
 from tickrt.runtime.assembly import assemble
 from tickrt.runtime.lifecycle import Companion, Ended, Progress, run_to_end
+from tickrt.runtime.placement import Placement
 from tickrt.runtime.recorder import Recorder
 from tickrt.runtime.report_types import Report
 from tickrt.runtime.results import Ran, counter, latency_of, loop_report
@@ -61,6 +62,7 @@ class LoopRun:
         total: int,
         progress: Progress | None,
         companions: Sequence[Companion] = (),
+        placement: Placement | None = None,
     ) -> Ended:
         """Run `body`, which calls the compiled loop, to its end.
 
@@ -76,7 +78,7 @@ class LoopRun:
             body,
             self.assembly.loop.stop,
             progress=tell,
-            pin_cpu=self.config.pin_cpu,
+            placement=placement,
             companions=[self.recorder, *companions],
         )
         problem = self.assembly.gateway.error()
@@ -155,6 +157,7 @@ class LoopRun:
             config=config,
             floor=floor,
             interrupted=ended.interrupted,
+            arranged=ended.arranged,
             notes=notes,
         )
         return loop_report(self.assembly, self.recorder, self.markets, ran)

@@ -16,6 +16,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 
 __all__ = [
     "SCHEMA",
+    "Arrangement",
     "BacktestFigures",
     "ChargedLatency",
     "Currency",
@@ -266,6 +267,20 @@ class Machine(_Strict):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Arrangement(_Strict):
+    """One thing that was asked of the system for the hot thread, and what came of it."""
+
+    what: Literal["pin_cpu", "lock_memory", "realtime_priority"]
+    """The setting that asked for it."""
+    done: bool
+    """Whether the system did it; the run went on without it otherwise."""
+    detail: str
+    """What was done, or why it was not permitted."""
+    fix: str | None = None
+    """How to permit it."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Report(_Strict):
     """All that a run or a backtest found out."""
 
@@ -354,6 +369,9 @@ class Report(_Strict):
     floor: dict[str, LatencySummary] | None = None
     """What no latency measured here can be below: `clock_read` (two clock reads in a row), `spin`
     (a round of a loop that only reads the clock); runs only."""
+    hot_thread: list[Arrangement] | None = None
+    """What was asked of the system for the hot thread, and what came of it; runs only, missing
+    where nothing was asked."""
     machine: Machine
     """What it was measured on."""
     config: dict[str, Any]

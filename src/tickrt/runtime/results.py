@@ -28,6 +28,7 @@ from tickrt.runtime.assembly import Assembly
 from tickrt.runtime.loop.state import COUNTERS, STAGES
 from tickrt.runtime.recorder import FILLS, SERIES, Recorder
 from tickrt.runtime.report_types import (
+    Arrangement,
     Currency,
     EngineFacts,
     FillRow,
@@ -67,6 +68,7 @@ class Ran:
         config: the settings, ready for JSON.
         floor: `clock.floor()`, where it was measured.
         interrupted: name of the signal that ended it early.
+        arranged: what came of what was asked of the system for the hot thread.
         notes: what else the reader must know.
     """
 
@@ -79,6 +81,7 @@ class Ran:
     config: Mapping[str, Any]
     floor: Mapping[str, Mapping[str, float]] | None = None
     interrupted: str | None = None
+    arranged: Sequence[Arrangement] = ()
     notes: Sequence[str] = ()
 
 
@@ -264,6 +267,7 @@ def loop_report(
         compile_s=ran.compile_s,
         startup_s=ran.startup_s,
         floor=None if ran.floor is None else {n: summary(v) for n, v in ran.floor.items()},
+        hot_thread=list(ran.arranged) or None,
         machine=Machine(**cast(Any, machine_info())),
         config=dict(ran.config),
     )

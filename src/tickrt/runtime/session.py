@@ -26,6 +26,7 @@ from tickrt.observe.kernels import read_clock
 from tickrt.runtime.lifecycle import Companion, Progress
 from tickrt.runtime.loop.loop_kernels import Pace, run
 from tickrt.runtime.loop_run import LoopRun
+from tickrt.runtime.placement import Placement
 from tickrt.runtime.report_types import Report
 
 __all__ = ["Session"]
@@ -107,12 +108,13 @@ class Session(LoopRun):
         """
         if self._companions:
             self._play_once()
-        loop = self.assembly.loop
+        loop, c = self.assembly.loop, self.config
         ended = self._play(
             lambda: int(run(self.feed, loop, self._pace())),
             self._total,
             progress,
             self._companions,
+            Placement(c.pin_cpu, c.lock_memory, c.realtime_priority),
         )
         return self._report_of(
             "run",

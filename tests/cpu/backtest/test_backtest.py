@@ -42,6 +42,7 @@ from tickrt.market.event_file import save_events
 from tickrt.market.instrument import KNOWN
 from tickrt.memory.records import EVENT_DTYPE
 from tickrt.report.report import write_report
+from tickrt.runtime.results import counter
 from tickrt.strategy.params import MakerParams, TakerParams
 
 MS = 1_000_000
@@ -271,6 +272,15 @@ def test_several_strategies_have_accounts_of_their_own(tmp_path: Path) -> None:
     assert figures[1].pnl_net == alone.backtest.pnl_net
     assert figures[1].trades == alone.backtest.trades
     assert figures[0].trades > 0
+
+
+def test_it_runs_once(tmp_path: Path) -> None:
+    data = sessions.market_file(tmp_path / "m.npz", 100)
+    with Backtest(config(tmp_path, data, TAKER)) as test:
+        rows = test.run().rows
+        with pytest.raises(ConfigError, match="files are played once: make a new session"):
+            test.run()
+        assert counter(test.assembly, "rows") == rows > 0
 
 
 def test_the_report_can_be_written(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from helpers.commands import Result
 from helpers.sessions import market_file, tiny_model, tiny_spec
+from tickrt.engines.bundle.format import TRAILER
 
 Tickrt = Callable[..., Result]
 
@@ -44,6 +45,16 @@ def test_from_keys_to_a_promoted_bundle(tickrt: Tickrt, model: Path, tmp_path: P
     assert differs.code == 1
     assert "manifest.precision" in {entry["field"] for entry in json.loads(differs.out)}
     assert tickrt("bundle", "diff", first, first).out.strip() == "no difference"
+    damaged = tmp_path / "damaged.bundle"
+    data = bytearray(first.read_bytes())
+    data[-TRAILER.size - 5] ^= 1  # in the last payload
+    damaged.write_bytes(data)
+    for pair in ((first, damaged), (damaged, first)):
+        refused = tickrt("bundle", "diff", *pair)
+        assert refused.code == 2
+        assert "no difference" not in refused.out
+        assert f"{damaged}: payload " in refused.err
+        assert "is damaged or was replaced" in refused.err
 
     root = ("--registry", tmp_path / "reg")
     digests = [

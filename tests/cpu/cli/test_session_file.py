@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,13 @@ from helpers.commands import Result
 from helpers.sessions import market_file
 from tickrt.cli.backtest import VenueOptions, parse_latency
 from tickrt.cli.options import SessionOptions, session_config
-from tickrt.config import HftbacktestSettings, SessionConfig, StrategySettings, load_config
+from tickrt.config import (
+    HftbacktestSettings,
+    NullSettings,
+    SessionConfig,
+    StrategySettings,
+    load_config,
+)
 from tickrt.errors import ConfigError
 from tickrt.market.instrument import KNOWN
 from tickrt.risk.limits import RiskLimits
@@ -77,6 +84,33 @@ def test_run_says_that_it_answers_on_paper(tickrt: Tickrt, file: Path) -> None:
     result = tickrt("run", file)
     assert result.code == 0
     assert result.err.startswith("warning: gateway hftbacktest")
+
+
+def test_a_venue_that_answers_nobody(tickrt: Tickrt, file: Path) -> None:
+    shown = tickrt("config", "show", file, "--gateway", "null")
+    assert 'kind = "null"' in shown.out
+    file.write_text(shown.out)
+    assert load_config(file).gateway == NullSettings()
+    ran = tickrt("run", file, "--json")
+    assert ran.err == ""
+    assert ran.json()["config"]["gateway"] == {"kind": "null"}
+    assert (ran.json()["orders"] > 0, ran.json()["fills"]) == (True, 0)
+    tested = tickrt("backtest", file, "--force")
+    assert tested.code == 0
+    assert tested.err.startswith("warning: gateway null is for `tickrt run`")
+
+
+def test_what_is_asked_of_the_system_is_in_the_report(tickrt: Tickrt, file: Path) -> None:
+    core = min(os.sched_getaffinity(0))
+    options = ("--pin", core, "--lock-memory", "--realtime-priority", 5)
+    ran = tickrt("--quiet", "run", file, "--json", *options).json()
+    came = {one["what"]: one for one in ran["hot_thread"]}
+    assert set(came) == {"pin_cpu", "lock_memory", "realtime_priority"}
+    assert came["pin_cpu"] == {"what": "pin_cpu", "done": True, "detail": f"core {core}"}
+    assert all(one["done"] or one["fix"] for one in came.values())
+    again = tickrt("--quiet", "run", file, "--json", "--force", "--no-lock-memory").json()
+    assert "hot_thread" not in again
+    assert tickrt("run", file, "--realtime-priority", 100).code == 2
 
 
 def test_errors_name_the_file_and_the_path(tickrt: Tickrt, file: Path) -> None:
@@ -173,6 +207,7 @@ def test_defaults_shown_are_the_configurations(tickrt: Tickrt, command: str) -> 
     shown += ["split" if usual.split else "no-split", "signed-only", "stateless"]
     if command == "run":
         shown += [f"{usual.deadline_us:.0f}", "max"]
+        shown += ["lock-memory" if usual.lock_memory else "no-lock-memory"]
     else:
         shown += [venue.queue_model, venue.exchange, str(venue.entry_latency_ns // 1000)]
     for value in shown:

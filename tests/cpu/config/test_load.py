@@ -17,6 +17,8 @@ data = ["btc.npz", "/far/eth.npz"]
 out = "results"
 pace = "10x"
 pin_cpu = 3
+lock_memory = true
+realtime_priority = 50
 backend = "null"
 engine_python = "/opt/trt/bin/python3.9"
 threads = 2
@@ -64,6 +66,7 @@ def test_everything_can_be_set(tmp_path: Path) -> None:
     assert config.data == (tmp_path / "btc.npz", Path("/far/eth.npz"))
     assert config.out == tmp_path / "results"
     assert (config.pace, config.pin_cpu, config.backend, config.threads) == (10.0, 3, "null", 2)
+    assert (config.lock_memory, config.realtime_priority) == (True, 50)
     assert config.engine_python == "/opt/trt/bin/python3.9"
     assert (config.split, config.stateful, config.deadline_us) == (False, True, 500)
     assert config.trust == (f"file:{tmp_path}/desk.pub", "env:DESK")
@@ -133,6 +136,9 @@ def test_a_models_name_is_a_path_where_there_is_such_a_file(tmp_path: Path, name
             '[[strategies]]\nname = "a"\n[[strategies]]\nname = "a"',
             "$.strategies[1].name: 'a' is strategies[0]'s already",
         ),
+        ("realtime_priority = 0", "$.realtime_priority: expected at least 1, got 0"),
+        ("realtime_priority = 100", "$.realtime_priority: expected at most 99, got 100"),
+        ("lock_memory = 1", "$.lock_memory: expected true or false, got 1"),
         ("pace = 1e-12", "$.pace: expected 0 (max) or a speed of 0.001x"),
         ("gateway = {queue_power = 2.0}", "$.gateway.queue_power: unknown; there are kind"),
         (

@@ -172,8 +172,11 @@ def test_what_cannot_be_used_is_refused(tmp_path: Path) -> None:
     backwards["local_ts"][5:] -= 1_000_000_000
     with pytest.raises(DataError, match="events: row 5: local_ts goes back"):
         features(backwards, spec, instrument=BTC)
-    with pytest.raises(ConfigError, match="horizon_ns: expected 1 or more, got 0"):
-        features(events, spec, instrument=BTC, horizon_ns=0)
+    for horizon in (0, -1, 1e8, 10**18 + 1, np.int64(2 * 10**18)):
+        with pytest.raises(ConfigError, match=r"horizon_ns: expected whole ns, 1 … 1e\+18, got"):
+            features(events, spec, instrument=BTC, horizon_ns=horizon)  # type: ignore[arg-type]
+    longest = features(events, spec, instrument=BTC, horizon_ns=10**18)
+    assert set(longest.labels.tolist()) == {-1}  # nothing came so late
     with pytest.raises(DataError, match="events: 3 rows, expected more than a window of 4"):
         features(market(3), spec, instrument=BTC)
     with pytest.raises(SpecError, match="no such spec file"):

@@ -10,14 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers.sessions import BTC, config, market, market_file
+from helpers.sessions import BTC, config, market, market_file, settings
 from tickrt.compile import codes
+from tickrt.config import NullSettings
 from tickrt.errors import ConfigError, EngineError
-from tickrt.execution.gateways.gateway import Gateway
+from tickrt.execution.gateways.gateway import Gateway, NullGateway
 from tickrt.execution.state_machine import OrderEvent
 from tickrt.memory.records import REPORT_DTYPE
 from tickrt.memory.ring import Ring
+from tickrt.report.summary import assumed
 from tickrt.runtime.session import Session
+from tickrt.strategy.params import MakerParams
 
 
 class Venue:
@@ -97,6 +100,20 @@ def test_what_a_venue_reports_reaches_order_account_and_records(tmp_path: Path) 
         assert st.position[0] == fills["position"][-1] == (fills["side"] * fills["qty_lots"]).sum()
         assert set(reports["event"]) == {int(OrderEvent.ACK), int(OrderEvent.PARTIAL_FILL)}
         assert np.all(reports["ts_ns"] > 0)  # the loop's time, where the venue gives none
+
+
+def test_nobody_answers_the_null_gateway(tmp_path: Path) -> None:
+    maker = settings(tmp_path, policy=MakerParams())
+    data = market_file(tmp_path / "m.npz", 400)
+    with Session(config(tmp_path, data, maker, gateway=NullSettings())) as session:
+        report = session.run()
+        assert isinstance(session.assembly.gateway, NullGateway)
+        orders = session.assembly.gateway.orders
+        assert orders.published == orders.consumed == report.orders + report.cancels
+        assert report.orders > 0
+        assert report.fills == len(session.records(codes.RECORD_REPORT)) == 0
+    assert any("nobody answers" in sentence for sentence in assumed(report))
+    assert not any("paper" in sentence for sentence in assumed(report))
 
 
 def test_a_refused_order_frees_the_taker(tmp_path: Path) -> None:

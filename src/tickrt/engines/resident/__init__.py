@@ -1,0 +1,1 @@
+"""A persistent CUDA kernel from a program: `generate(program, blocks)` → `Kernel`."""

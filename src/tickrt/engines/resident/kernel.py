@@ -1,0 +1,437 @@
+"""The CUDA C++ of a resident kernel: `generate(program, blocks)` → `Kernel`.
+
+The kernel is launched once and stays. Each row: wait for it, run the step, send the answer, run the
+advance, put what the next step reads into shared memory. What every kernel has in common is in
+`resident.cuh`; here is what depends on the model, in the order of the text.
+
+    weights    of every stage, into registers; they stay there
+    wait       every block polls the slot and copies the row
+    step       stages and local operations (`schedule`)
+    answer     the first block's first warp
+    advance    all threads of the cluster, a barrier where one operation needs another's values
+    loads      states for the next step, into shared memory
+    rehearsal  the step once more, without an answer: its instructions are at hand when a row comes
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from importlib.resources import files
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tickrt.engines.resident.columns import Columns
+from tickrt.engines.resident.lanes import Lanes
+from tickrt.engines.resident.schedule import ROW, THREADS, Local, Stage, schedule
+from tickrt.engines.resident.stages import blob, pool_size, product, stage, weights
+from tickrt.engines.resident.text import Team, operation
+from tickrt.engines.resident.writer import Text
+from tickrt.engines.translate.builder import TranslateError
+from tickrt.engines.translate.optimise import reads, writes
+from tickrt.program import Contract, Operation, StreamProgram, View
+from tickrt.program.ir import OUTPUT, ROWS, operands, walk
+
+__all__ = ["ANSWERS", "SLOTS", "Kernel", "generate"]
+
+SLOTS, ANSWERS = 16, 16  # rows and answers in flight; powers of two
+SHARED_BYTES = 227 * 1024  # a block's, on a Hopper GPU
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Kernel:
+    """A kernel and what it is launched with.
+
+    Attributes:
+        source: CUDA C++.
+        blocks, shared_bytes: of the launch; a block has `schedule.THREADS` threads.
+        starts: what the program's global memory holds after a reset.
+        constants, weights: as its arguments.
+        slot_words: 4-byte words of a row's slot, whole cache lines: the row, padded to four, then
+            number (low 30 bits, high bits), kind, 0.
+        answer_pieces: pieces of sixteen bytes of an answer: three outputs and the row's low bits.
+        marks: what ends at each place where a build with ``-DPROFILE`` notes the cycles, which it
+            stores to words 16, … of the control memory.
+    """
+
+    source: str
+    blocks: int
+    shared_bytes: int
+    starts: Floats
+    constants: Floats
+    weights: Floats
+    slot_words: int
+    answer_pieces: int
+    marks: tuple[str, ...]
+
+
+def _locals(text: Text, items: list[Local], later: set[str], last: bool) -> None:
+    """Local operations that follow one another on the same blocks, all tiny or none.
+
+    Args:
+        later: buffers that are read afterwards.
+        last: nothing but the answer follows.
+    """
+    first = items[0]
+    conditions = [] if first.everywhere or text.plan.blocks == 1 else ["rank == 0"]
+    conditions += ["warp == 0"] if first.tiny else []
+    text.open("")
+    text.add("ANEW;")
+    text.open(f"if ({' && '.join(conditions)})" if conditions else "")
+    lanes = Lanes(text, [item.operation for item in items], later)
+    if first.tiny and lanes.possible():
+        lanes.write()
+        if last:
+            _answer(text, lanes.values[OUTPUT][1])
+    else:
+        team = Team("lane", 32, 32) if first.tiny else Team("tid", THREADS, 32)
+        for item in items:
+            text.flat(operation(item.operation, text.near, team, "__syncthreads();"))
+            text.add("__syncwarp();" if first.tiny else "__syncthreads();")
+        if last:
+            _answer(text, [])
+    text.close()
+    text.close()
+    text.mark(items[-1].operation.label)
+
+
+def _needed(item: Stage | Local) -> set[str]:
+    if isinstance(item, Local):
+        return reads(item.operation)
+    return reads(item.last).union(*(reads(piece.contract) for piece in item.pieces))
+
+
+def _run(items: list[Stage | Local]) -> list[Local]:
+    """The local operations at the beginning of `items` that go together."""
+    run: list[Local] = []
+    for item in items:
+        if not isinstance(item, Local):
+            break
+        if run and (item.tiny, item.everywhere) != (run[0].tiny, run[0].everywhere):
+            break
+        run.append(item)
+    return run
+
+
+def _step(text: Text) -> None:
+    items, at, s = text.plan.step, 0, 0
+    while at < len(items):
+        item = items[at]
+        if isinstance(item, Stage):
+            stage(text, s, item)
+            text.mark(item.last.label or item.pieces[0].contract.label)
+            at, s = at + 1, s + 1
+            continue
+        run = _run(items[at:])
+        at += len(run)
+        later: set[str] = set().union(*(_needed(i) for i in items[at:]))
+        _locals(text, run, later, at == len(items))
+        if item.tiny and at < len(items):
+            text.add("__syncthreads();")
+    if isinstance(items[-1], Stage):
+        _answer(text, [])
+
+
+def _answer(text: Text, registers: list[str]) -> None:
+    """Send the outputs: from registers of the first warp, else from shared memory."""
+    outputs = text.program.outputs
+    base = text.plan.near[OUTPUT][0] if not registers else 0
+    values = registers or [f"near[{base + i}]" for i in range(outputs)]
+    text.open("if (!rehearsal && rank == 0 && warp == 0)")
+    pieces = answer_pieces(outputs)
+    for p in range(pieces):
+        words = [f"__float_as_uint({v})" for v in values[3 * p : 3 * p + 3]]
+        words += ["0u"] * (3 - len(words)) + ["number"]
+        place = f"a.answers + (number % {ANSWERS}) * {pieces} + {p}"
+        text.add(f"if (lane == {p % 32}) store_system({place}, make_uint4({', '.join(words)}));")
+    text.close()
+    text.mark("answer")
+
+
+def answer_pieces(outputs: int) -> int:
+    """Pieces of sixteen bytes of an answer: three outputs and the row's number."""
+    return math.ceil(outputs / 3)
+
+
+def _turns(text: Text, operations: tuple[Operation, ...], extra: list[View]) -> None:
+    """The moves with the row's number that these operations have."""
+    found = {(m.shift, m.period) for v in extra for m in v.moves if m.index == "seq"}
+    for op in walk(operations):
+        for view in (*operands(op)[0], *operands(op)[1]):
+            found |= {(m.shift, m.period) for m in view.moves if m.index == "seq"}
+    for shift, period in sorted(found):
+        text.add(f"const int turn_{shift}_{period} = (int)((seq + {shift}) % {period});")
+
+
+def _again(text: Text, op: Operation) -> bool:
+    """A product with the newest row that the step has made, too: its weights are at hand."""
+    if not isinstance(op, Contract) or len(op.loops) != 1 or op.start is not None:
+        return False
+    for weights_, x in ((op.b, op.a), (op.a, op.b)):
+        newest = [(m.shift, m.period) for m in x.moves] == [(0, text.program.window)]
+        if x.buffer == ROWS and newest and x.strides == (0, 1) and x.offset < text.program.width:
+            return product(text, weights_, x, op.output)
+    return False
+
+
+def _section(text: Text, section: str, columns: Columns) -> None:
+    """Operations of a section, by all threads of the cluster."""
+    operations = text.program.sections[section]
+    team = Team("everyone", THREADS * text.plan.blocks, 32)
+    read: set[str] = set()
+    written: set[str] = set()
+    text.open("")
+    _turns(text, operations, [])
+    for op in operations:
+        if reads(op) & written or writes(op) & (read | written):
+            text.add("cluster_sync();")
+            read, written = set(), set()
+        text.open("")
+        text.add("ANEW;")
+        if not columns.write(op) and not _again(text, op):
+            text.flat(operation(op, text.far, team, "cluster_sync();"))
+        text.close()
+        text.mark(f"{section}: {op.label}")
+        read |= reads(op)
+        written |= writes(op)
+    text.close()
+
+
+def _advance(text: Text, columns: Columns) -> None:
+    plan, program = text.plan, text.program
+    rows = plan.far.get(ROWS)
+    text.add("cluster_sync();")
+    text.open("if (rank == 0)")
+    empty = "make_uint4(EMPTY, EMPTY, EMPTY, EMPTY)"
+    text.add(f"for (int c = tid; c < CHUNKS; c += {THREADS}) store_system(slot + c, {empty});")
+    if rows is not None:
+        base, width, window = rows[0], program.width, program.window
+        text.add(f"const int place = (int)(seq % {window}) * {width};")
+        text.open(f"for (int i = tid; i < {width}; i += {THREADS})")
+        text.add(f"const float value = near[{plan.near[ROW][0]} + i];")
+        text.add(f"far[{base} + place + i] = value;")
+        text.add(f"far[{base + window * width} + place + i] = value;")
+        text.close()
+    text.close()
+    text.add("cluster_sync();")
+    text.open(f"if (count > {program.idle})")
+    if "first" in program.sections:
+        text.open(f"if (count == {program.warm})")
+        _section(text, "first", columns)
+        text.close()
+        text.open("else")
+        _section(text, "advance", columns)
+        text.close()
+    else:
+        _section(text, "advance", columns)
+    text.close()
+    text.add("cluster_sync();")
+
+
+def _loads(text: Text) -> None:
+    """States of the next step, into every block's shared memory."""
+    text.open("")
+    _turns(text, (), [view for _, view, _ in text.plan.loads])
+    for name, view, size in text.plan.loads:
+        base = text.plan.near[name][0]
+        value = text.far.load(view, ["i"])
+        text.add(f"for (int i = tid; i < {size}; i += {THREADS}) near[{base} + i] = {value};")
+    text.close()
+    text.add("__syncthreads();")
+    text.mark("loads")
+
+
+def _expect(text: Text) -> None:
+    """Arm the arrivals of the next step."""
+    for s, item in enumerate(text.stages):
+        if item.shared:
+            size = 4 * item.units * len(item.last.outputs)
+            here = "" if item.everywhere else "if (rank == 0) "
+            text.add(f"{here}arrival_expect(arrival + {8 * s}, {size});")
+
+
+def _wait(text: Text, chunks: int) -> None:
+    row = text.plan.near[ROW][0]
+    text.open("if (!rehearsal)")
+    text.add(f"slot = const_cast<uint4 *>(a.rows) + (taken % {SLOTS}) * SLOT_CHUNKS;")
+    text.add("bool stop = false;")
+    text.open(f"for (int c = tid; c < CHUNKS; c += {THREADS})")
+    text.add("uint4 v = load_system(slot + c);")
+    text.open("for (word spins = 1; is_empty(v); spins++)")
+    text.add("if (spins % 2048 == 0 && a.control[0] != 0) { stop = true; break; }")
+    text.add("v = load_system(slot + c);")
+    text.close()
+    text.add(f"if (c == {chunks}) head = v;")
+    text.add(f"else *reinterpret_cast<uint4 *>(near + {row} + 4 * c) = v;")
+    text.close()
+    text.add("if (__syncthreads_or(stop)) break;")
+    text.mark("row")
+    text.add("number = head.x, kind = head.z;")
+    text.add("seq = ((long long)head.y << 30) + number;")
+    text.add("if (kind == KIND_STOP) break;")
+    text.close()
+
+
+def _rehearsed(text: Text) -> None:
+    """The end of a step: the next one's arrivals are armed, a rehearsal is over."""
+    text.open("if (rehearsal || kind == KIND_ANSWER)")
+    text.add("parity ^= 1;")
+    if any(item.shared for item in text.stages):
+        text.open("if (tid == 0)")
+        _expect(text)
+        text.close()
+    text.close()
+    text.open("if (rehearsal)")
+    text.add("cluster_sync();", "rehearsal = false;", "continue;")
+    text.close()
+
+
+def _body(text: Text, chunks: int, columns: Columns) -> None:
+    text.add("long long count = 0, seq = 0;")
+    text.add("word taken = 0, parity = 0, number = 0, kind = 0;")
+    text.add("uint4 *slot = nullptr;")
+    text.add("bool rehearsal = false;")
+    text.open("while (true)")
+    _wait(text, chunks)
+    text.open("if (rehearsal || kind == KIND_ANSWER)")
+    _step(text)
+    text.close()
+    _rehearsed(text)
+    text.open("if (kind == KIND_RESET)")
+    text.add("cluster_sync();")
+    everyone = THREADS * text.plan.blocks
+    text.add(f"for (int i = everyone; i < FAR; i += {everyone}) far[i] = a.starts[i];")
+    text.add("count = -1;")
+    text.close()
+    text.add("count++;")
+    text.open("")
+    text.add("ANEW;")
+    _advance(text, columns)
+    _loads(text)
+    text.close()
+    text.add("taken++;")
+    text.lines.append("#ifdef PROFILE")
+    text.add("if (rank == 0 && tid == 0 && kind == KIND_ANSWER)")
+    text.add(
+        f"  for (int i = 0; i < {len(text.marks)}; i++) a.control[16 + i] = marks[i] - marks[0];"
+    )
+    text.lines.append("#endif")
+    text.add("if (rank == 0 && tid == 0) a.control[1] = taken;")
+    text.add("rehearsal = true;")
+    text.close()
+
+
+def _frame(text: Text, body: list[str], sizes: dict[str, int]) -> str:
+    """The whole source."""
+    head = [f"const int {name} = {value};" for name, value in sizes.items()]
+    stages = max(1, len(text.stages))
+    common = files("tickrt.engines.resident").joinpath("resident.cuh").read_text(encoding="utf-8")
+    blocks = text.plan.blocks
+    return "\n".join(
+        [
+            f"// {text.program.facts.get('model', '')}: made from its program; do not edit.",
+            common,
+            *head,
+            "",
+            f'extern "C" __global__ void __cluster_dims__({blocks}, 1, 1) '
+            f"__launch_bounds__({THREADS}, 1)",
+            "resident(const Arguments a) {",
+            "  extern __shared__ __align__(16) float near[];",
+            f"  __shared__ unsigned long long arrivals[{stages}];",
+            "  __shared__ uint4 head;",
+            "  float *partial = near + NEAR, *pool = partial + PARTIALS, *rows = pool + POOL;",
+            "  const int tid = threadIdx.x, warp = tid / 32, lane = tid % 32;",
+            "  const word rank = block_rank();",
+            f"  const int everyone = rank * {THREADS} + tid;",
+            "  const word arrival = shared_address(arrivals);",
+            "#ifdef PROFILE",
+            f"  __shared__ word marks[{len(text.marks)}];",
+            "#endif",
+            "  float *far = a.far;",
+            "  const float *constants = a.constants;",
+            *body,
+            "  if (rank == 0 && tid == 0) a.control[2] = 1;",
+            "}",
+            "",
+        ]
+    )
+
+
+def _begin(text: Text, columns: Columns) -> None:
+    weights(text)
+    text.add(f"for (int i = tid; i < NEAR + PARTIALS; i += {THREADS}) near[i] = 0.0f;")
+    text.add("__syncthreads();")
+    text.open("if (tid == 0)")
+    text.add(f"for (int s = 0; s < {len(text.stages)}; s++) arrival_init(arrival + 8 * s);")
+    text.add('asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");')
+    _expect(text)
+    text.close()
+    for name, constant, size in text.plan.kept:
+        base, place = text.plan.near[name][0], text.plan.constants[constant][0]
+        copy = f"near[{base} + i] = __ldg(constants + {place} + i)"
+        text.add(f"for (int i = tid; i < {size}; i += {THREADS}) {copy};")
+    for operations in text.program.sections.values():
+        columns.keep(operations)
+    everyone = THREADS * text.plan.blocks
+    text.add(f"for (int i = everyone; i < FAR; i += {everyone}) far[i] = a.starts[i];")
+    text.add("cluster_sync();")
+
+
+def _arena(places: dict[str, tuple[int, int]], program: StreamProgram) -> Floats:
+    size = max([1, *(offset + n for offset, n in places.values())])
+    arena = np.zeros(size, np.float32)
+    for name, (offset, n) in places.items():
+        start = program.buffers[name].start
+        if start is not None:
+            arena[offset : offset + n] = start
+    return arena
+
+
+def generate(program: StreamProgram, blocks: int, registers: int = 56) -> Kernel:
+    """The kernel of a program on a cluster of `blocks` blocks.
+
+    Args:
+        registers: of a thread, for weights; the others lie in shared memory. A compiler that has to
+            spill registers needs fewer: a spilled one costs hundreds of cycles here.
+
+    Raises:
+        TranslateError: the model does not fit, or its step cannot run on the GPU; says why.
+    """
+    plan = schedule(program, blocks, registers)
+    values, per_warp = blob(plan)
+    chunks = math.ceil(program.width / 4)
+    slot_words = (4 * (chunks + 1) + 15) // 16 * 16
+    text = Text(plan)
+    room = SHARED_BYTES // 4 - 1024 - plan.near_size - 4 * THREADS
+    columns = Columns(text, room - pool_size(plan))
+    _begin(text, columns)
+    _body(text, chunks, columns)
+    far = _arena(plan.far, plan.program)
+    sizes = {
+        "CHUNKS": chunks + 1,
+        "SLOT_CHUNKS": slot_words // 4,
+        "NEAR": plan.near_size,
+        "PARTIALS": (text.partials + 3) // 4 * 4,
+        "POOL": text.pool,
+        "FAR": far.size,
+        "WARP_WEIGHTS": per_warp * 32,
+    }
+    shared = 4 * (plan.near_size + sizes["PARTIALS"] + text.pool + text.rows)
+    if shared > SHARED_BYTES - 1024:
+        raise TranslateError(
+            f"on {blocks} multiprocessors it needs {shared} bytes of shared memory on each; "
+            f"{SHARED_BYTES - 1024} are there"
+        )
+    return Kernel(
+        _frame(text, text.lines, sizes),
+        blocks,
+        shared,
+        far,
+        _arena(plan.constants, plan.program),
+        values,
+        slot_words,
+        answer_pieces(program.outputs),
+        tuple(text.marks),
+    )

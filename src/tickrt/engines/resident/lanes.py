@@ -1,0 +1,128 @@
+"""Tiny operations of a step in the registers of one warp: `Lanes`.
+
+Vectors of a few elements are in every lane, an element per register, so what follows a product –
+a softmax over three outputs, say – needs no memory and no exchange between lanes. What a later
+operation reads is also stored.
+"""
+
+from __future__ import annotations
+
+from tickrt.engines.resident.text import FOLDS, expression
+from tickrt.engines.resident.writer import Text
+from tickrt.program import Contract, Map, Operation, Reduce, View
+
+__all__ = ["Lanes"]
+
+_ELEMENTS = 8  # of a vector: each takes a register, and a product of it five shuffles
+
+
+class Lanes:
+    """Writes a run of tiny operations, where all have a form that fits.
+
+    Args:
+        later: buffers that operations behind the run read: these are stored.
+
+    Attributes:
+        values: buffer → (first element, a register's name per element).
+    """
+
+    def __init__(self, text: Text, run: list[Operation], later: set[str]) -> None:
+        self.text, self.run, self.later = text, run, later
+        self.values: dict[str, tuple[int, list[str]]] = {}
+
+    def possible(self) -> bool:
+        """True when every operation has a form that lanes can take."""
+        return all(self._form(op) for op in self.run)
+
+    def _form(self, op: Operation) -> bool:
+        if isinstance(op, Map):
+            flat = len(op.loops) <= 1 and all(v.strides in ((), (1,)) for v in op.outputs)
+        elif isinstance(op, Contract):
+            flat = len(op.loops) <= 1 and len(op.folds) == 1 and op.output.strides in ((), (1,))
+        else:
+            flat = isinstance(op, Reduce) and op.loops == () and len(op.folds) == 1
+        return flat and (not op.loops or op.loops[0] <= _ELEMENTS)  # type: ignore[union-attr]
+
+    def _load(self, view: View, j: int) -> str:
+        """Element j: from a register where it is there."""
+        at = view.offset + j * (view.strides[0] if view.strides else 0)
+        first, names = self.values.get(view.buffer, (0, []))
+        if 0 <= at - first < len(names):
+            return names[at - first]
+        return self.text.near.load(view, [str(j)] if view.strides else [])
+
+    def write(self) -> None:
+        """All of them."""
+        for number, op in enumerate(self.run):
+            if op.label:
+                self.text.add(f"// {op.label}")
+            if isinstance(op, Map):
+                self._map(op, number)
+            elif isinstance(op, Contract):
+                self._contract(op, number)
+            elif isinstance(op, Reduce):
+                self._reduce(op, number)
+        self.text.add("__syncwarp();")
+
+    def _put(self, view: View, names: list[str]) -> None:
+        self.values[view.buffer] = (view.offset, names)
+        if view.buffer in self.later:
+            for j, name in enumerate(names):
+                store = self.text.near.store(view, [str(j)] if view.strides else [], name)
+                self.text.add(f"if (lane == 0) {store}")
+
+    def _map(self, op: Map, number: int) -> None:
+        size = op.loops[0] if op.loops else 1
+        results: list[list[str]] = [[] for _ in op.outputs]
+        for j in range(size):
+            names = [f"y{number}_{k}_{j}" for k in range(len(op.outputs))]
+            statements, values = expression(op.body, lambda i, j=j: self._load(op.inputs[i], j))  # type: ignore[misc]
+            self.text.add("float " + ", ".join(names) + ";")
+            self.text.open("")
+            self.text.add(*statements)
+            for k, (name, r) in enumerate(zip(names, op.results, strict=True)):
+                self.text.add(f"{name} = {values[r]};")
+                results[k].append(name)
+            self.text.close()
+        for view, made in zip(op.outputs, results, strict=True):
+            self._put(view, made)
+
+    def _butterfly(self, names: list[str], join: str) -> None:
+        for step in (16, 8, 4, 2, 1):
+            for name in names:
+                other = f"__shfl_xor_sync(0xffffffffu, {name}, {step})"
+                self.text.add(f"{name} = {join.format(name, other)};")
+
+    def _contract(self, op: Contract, number: int) -> None:
+        outputs, folds, text = (op.loops[0] if op.loops else 1), op.folds[0], self.text
+        names = [f"y{number}_{j}" for j in range(outputs)]
+        text.add("float " + ", ".join(f"{name} = 0.0f" for name in names) + ";")
+        text.add("#pragma unroll")
+        text.open(f"for (int k = lane; k < {folds}; k += 32)")
+        for j, name in enumerate(names):
+            index = [str(j), "k"] if op.loops else ["k"]
+            a, b = text.near.load(op.a, index), text.near.load(op.b, index)
+            text.add(f"{name} = fmaf({a}, {b}, {name});")
+        text.close()
+        self._butterfly(names, FOLDS["sum"][1])
+        if op.start is not None:
+            for j, name in enumerate(names):
+                text.add(f"{name} += {self._load(op.start, j)};")
+        self._put(op.output, names)
+
+    def _reduce(self, op: Reduce, number: int) -> None:
+        name, text = f"y{number}", self.text
+        start, join = FOLDS[op.kind]
+        if op.x.buffer in self.values:
+            total = self._load(op.x, 0)
+            for j in range(1, op.folds[0]):
+                total = join.format(total, self._load(op.x, j))
+            text.add(f"const float {name} = {total};")
+        else:
+            text.add(f"float {name} = {start};")
+            value = text.near.load(op.x, ["k"])
+            text.add("#pragma unroll")
+            head = f"for (int k = lane; k < {op.folds[0]}; k += 32)"
+            text.add(f"{head} {name} = {join.format(name, value)};")
+            self._butterfly([name], join)
+        self._put(op.output, [name])

@@ -1,0 +1,114 @@
+// What every resident kernel is made with: the mailbox, the exchange between blocks, the functions.
+//
+// A row is stored by the loop straight into a slot of the mailbox. The data is the flag: a slot is
+// full of EMPTY, a NaN that no row has, until each of its words is there; the kernel puts EMPTY back
+// after it has read it. An answer goes to host memory in pieces of sixteen bytes, three outputs and
+// the number of the row that they belong to, so that a piece is whole or not there.
+
+#include <stdint.h>
+
+#define INFINITY __int_as_float(0x7f800000)
+#define NAN __int_as_float(0x7fffffff)
+
+typedef unsigned int word;
+const word EMPTY = 0xffffffffu;
+// Kinds of a row: what to do with it.
+const word KIND_ANSWER = 1, KIND_TAKE = 2, KIND_RESET = 3, KIND_STOP = 4;
+
+struct Arguments {
+  const uint4 *rows;        // the mailbox: SLOTS slots of SLOT_WORDS words
+  uint4 *answers;           // host memory: ANSWERS slots
+  volatile word *control;   // host memory: [0] abort, [1] rows taken, [2] why it ended
+  float *far;               // global memory of the program
+  const float *starts;      // what it holds after a reset
+  const float *constants;
+  const float *weights;     // of the stages, in the order in which threads load them
+};
+
+// Where a tick's time goes: cycles of the first thread, in a build for that.
+#ifdef PROFILE
+#define MARK(i) do { if (rank == 0 && tid == 0) marks[i] = clock(); } while (0)
+#else
+#define MARK(i)
+#endif
+
+// A NaN goes through, as in NumPy.
+__device__ __forceinline__ float larger(float a, float b) { return a > b || a != a ? a : b; }
+__device__ __forceinline__ float smaller(float a, float b) { return a < b || a != a ? a : b; }
+
+// 1 / (1 + 2^(−x·log2 e)): within 3 units in the last place of what expf and a division give.
+__device__ __forceinline__ float sigmoid_of(float x) {
+  float power, inverse;
+  asm("ex2.approx.f32 %0, %1;" : "=f"(power) : "f"(-1.44269504f * x));
+  asm("rcp.approx.f32 %0, %1;" : "=f"(inverse) : "f"(1.0f + power));
+  return inverse;
+}
+__device__ __forceinline__ float tanh_of(float x) {
+  // Near zero 2·sigmoid(2x) − 1 loses digits: there the series.
+  const float square = x * x;
+  const float series = x * fmaf(square, fmaf(square, fmaf(square, -0.05396825f, 0.13333333f), -0.33333333f), 1.0f);
+  const float bent = fmaf(2.0f, sigmoid_of(2.0f * x), -1.0f);
+  return square < 0.02f ? series : bent;
+}
+
+__device__ __forceinline__ uint4 load_system(const void *at) {
+  uint4 v;
+  asm volatile("ld.relaxed.sys.global.v4.u32 {%0,%1,%2,%3}, [%4];"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(at) : "memory");
+  return v;
+}
+__device__ __forceinline__ void store_system(void *at, uint4 v) {
+  asm volatile("st.relaxed.sys.global.v4.u32 [%0], {%1,%2,%3,%4};"
+               :: "l"(at), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w) : "memory");
+}
+__device__ __forceinline__ bool is_empty(uint4 v) {
+  return max(max(v.x, v.y), max(v.z, v.w)) == EMPTY;
+}
+
+// What follows from a thread's number is computed anew where it is used: kept from row to row, it
+// would push the weights out of the registers.
+__device__ __forceinline__ int anew(int value) {
+  asm volatile("mov.u32 %0, %0;" : "+r"(value));
+  return value;
+}
+#define ANEW \
+  const int tid = anew(threadIdx.x), warp = tid / 32, lane = tid % 32; \
+  const word rank = anew(block_rank()); \
+  const int everyone = rank * blockDim.x + tid
+
+__device__ __forceinline__ word shared_address(const void *at) {
+  return static_cast<word>(__cvta_generic_to_shared(at));
+}
+__device__ __forceinline__ word in_block(word address, word block) {
+  word there;
+  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address), "r"(block));
+  return there;
+}
+__device__ __forceinline__ word block_rank() {
+  word rank;
+  asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+  return rank;
+}
+__device__ __forceinline__ void cluster_sync() {
+  asm volatile("barrier.cluster.arrive.release.aligned;\n barrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+
+// An arrival: a barrier in shared memory that counts the bytes which other blocks send.
+__device__ __forceinline__ void arrival_init(word barrier) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" :: "r"(barrier) : "memory");
+}
+__device__ __forceinline__ void arrival_expect(word barrier, word bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" :: "r"(barrier), "r"(bytes) : "memory");
+}
+__device__ __forceinline__ void arrival_wait(word barrier, word parity, const volatile word *control) {
+  word done = 0;
+  for (word spins = 0; !done; spins++) {
+    asm volatile("{ .reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; selp.u32 %0, 1, 0, p; }"
+                 : "=r"(done) : "r"(barrier), "r"(parity) : "memory");
+    if (spins > 1000000u) __trap();  // a block that is gone must not leave one that waits
+  }
+}
+__device__ __forceinline__ void send(word address, float value, word barrier) {
+  asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.b32 [%0], %1, [%2];"
+               :: "r"(address), "r"(__float_as_uint(value)), "r"(barrier) : "memory");
+}

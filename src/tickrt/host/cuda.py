@@ -1,0 +1,251 @@
+"""The CUDA driver, as much of it as an engine host calls, through `ctypes`.
+
+Entry points: `open_device()` → `Device`, with allocations, modules and launches; `CudaError`.
+
+Every return code is checked; what failed is named as the driver names it. Nothing here imports more
+than the standard library and NumPy, and it runs on Python 3.9.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import numpy as np
+
+from tickrt.errors import EngineError
+
+__all__ = ["CudaError", "Device", "Module", "open_device"]
+
+_PORTABLE_MAPPED = 0x3  # CU_MEMHOSTALLOC_PORTABLE | CU_MEMHOSTALLOC_DEVICEMAP
+_REGISTER_MAPPED = 0x3  # CU_MEMHOSTREGISTER_PORTABLE | CU_MEMHOSTREGISTER_DEVICEMAP
+_NON_BLOCKING = 0x1
+_OPAQUE_FD = 1  # CU_EXTERNAL_MEMORY_HANDLE_TYPE_OPAQUE_FD
+_MAX_DYNAMIC_SHARED = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+_NON_PORTABLE_CLUSTER = 14  # CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED
+_ATTRIBUTES = {"major": 75, "minor": 76, "multiprocessors": 16}
+_NOT_READY = 600
+
+
+class CudaError(EngineError):
+    """A call of the driver failed."""
+
+
+class _ExternalHandle(ctypes.Structure):
+    _fields_ = [
+        ("type", ctypes.c_int),
+        ("fd", ctypes.c_longlong),
+        ("second", ctypes.c_longlong),  # the rest of the union of handles
+        ("size", ctypes.c_ulonglong),
+        ("flags", ctypes.c_uint),
+        ("reserved", ctypes.c_uint * 16),
+    ]
+
+
+class _ExternalBuffer(ctypes.Structure):
+    _fields_ = [
+        ("offset", ctypes.c_ulonglong),
+        ("size", ctypes.c_ulonglong),
+        ("flags", ctypes.c_uint),
+        ("reserved", ctypes.c_uint * 16),
+    ]
+
+
+class _Driver:
+    """libcuda with checked calls."""
+
+    def __init__(self) -> None:
+        try:
+            self._library = ctypes.CDLL("libcuda.so.1")
+        except OSError as error:
+            raise CudaError(f"no CUDA driver here: {error}") from error
+
+    def call(self, name: str, *arguments: Any) -> None:
+        """Call a function of the driver.
+
+        Raises:
+            CudaError: it failed; names the function and the driver's reason.
+        """
+        code = int(getattr(self._library, name)(*arguments))
+        if code:
+            raise CudaError(f"{name}: {self.reason(code)}")
+
+    def reason(self, code: int) -> str:
+        """The driver's name and text of a return code."""
+        texts = []
+        for function in ("cuGetErrorName", "cuGetErrorString"):
+            text = ctypes.c_char_p()
+            getattr(self._library, function)(code, ctypes.byref(text))
+            texts.append((text.value or b"?").decode())
+        return f"{texts[0]} ({code}): {texts[1]}"
+
+    def code(self, name: str, *arguments: Any) -> int:
+        """The return code of a call whose failure is an answer."""
+        return int(getattr(self._library, name)(*arguments))
+
+
+class Module:
+    """A loaded cubin or PTX and its kernels."""
+
+    def __init__(self, driver: _Driver, content: bytes) -> None:
+        self._driver, self._handle = driver, ctypes.c_void_p()
+        driver.call("cuModuleLoadData", ctypes.byref(self._handle), content)
+
+    def function(self, name: str, shared_bytes: int = 0, large_cluster: bool = False) -> Any:
+        """A kernel, ready for a launch with that much dynamic shared memory."""
+        found = ctypes.c_void_p()
+        self._driver.call("cuModuleGetFunction", ctypes.byref(found), self._handle, name.encode())
+        if shared_bytes:
+            self._driver.call("cuFuncSetAttribute", found, _MAX_DYNAMIC_SHARED, shared_bytes)
+        if large_cluster:
+            self._driver.call("cuFuncSetAttribute", found, _NON_PORTABLE_CLUSTER, 1)
+        return found
+
+    def close(self) -> None:
+        """Unload it; waits for its kernels."""
+        self._driver.call("cuModuleUnload", self._handle)
+
+
+class Device:
+    """One GPU with its primary context current, and a stream of its own."""
+
+    def __init__(self, index: int = 0) -> None:
+        self._driver = _Driver()
+        call = self._driver.call
+        call("cuInit", 0)
+        self._device = ctypes.c_int()
+        call("cuDeviceGet", ctypes.byref(self._device), index)
+        context = ctypes.c_void_p()
+        call("cuDevicePrimaryCtxRetain", ctypes.byref(context), self._device)
+        call("cuCtxSetCurrent", context)
+        self._stream = ctypes.c_void_p()
+        call("cuStreamCreate", ctypes.byref(self._stream), _NON_BLOCKING)
+        self._external: list[ctypes.c_void_p] = []
+
+    @property
+    def name(self) -> str:
+        """As the driver calls it."""
+        text = ctypes.create_string_buffer(128)
+        self._driver.call("cuDeviceGetName", text, 128, self._device)
+        return text.value.decode()
+
+    def attribute(self, name: str) -> int:
+        """``major``, ``minor`` or ``multiprocessors``."""
+        value = ctypes.c_int()
+        self._driver.call(
+            "cuDeviceGetAttribute", ctypes.byref(value), _ATTRIBUTES[name], self._device
+        )
+        return value.value
+
+    @property
+    def architecture(self) -> str:
+        """``sm_90``"""
+        return f"sm_{self.attribute('major')}{self.attribute('minor')}"
+
+    def allocate(self, size: int) -> int:
+        """That many bytes of GPU memory; their address."""
+        address = ctypes.c_ulonglong()
+        self._driver.call("cuMemAlloc_v2", ctypes.byref(address), ctypes.c_size_t(max(size, 16)))
+        return address.value
+
+    def upload(self, values: np.ndarray[Any, Any]) -> int:
+        """A copy of `values` in GPU memory; its address."""
+        dense = np.ascontiguousarray(values)
+        address = self.allocate(dense.nbytes)
+        self._driver.call(
+            "cuMemcpyHtoD_v2",
+            ctypes.c_ulonglong(address),
+            ctypes.c_void_p(dense.ctypes.data),
+            ctypes.c_size_t(dense.nbytes),
+        )
+        return address
+
+    def fill(self, address: int, word: int, words: int) -> None:
+        """Store a 32-bit word again and again."""
+        self._driver.call(
+            "cuMemsetD32_v2",
+            ctypes.c_ulonglong(address),
+            ctypes.c_uint(word),
+            ctypes.c_size_t(words),
+        )
+
+    def free(self, address: int) -> None:
+        """Give an allocation back; waits for the kernels that run."""
+        self._driver.call("cuMemFree_v2", ctypes.c_ulonglong(address))
+
+    def register(self, address: int, size: int) -> int:
+        """Memory of this process, whole pages, as the GPU sees it; its address there."""
+        self._driver.call(
+            "cuMemHostRegister_v2",
+            ctypes.c_void_p(address),
+            ctypes.c_size_t(size),
+            _REGISTER_MAPPED,
+        )
+        there = ctypes.c_ulonglong()
+        self._driver.call(
+            "cuMemHostGetDevicePointer_v2", ctypes.byref(there), ctypes.c_void_p(address), 0
+        )
+        return there.value
+
+    def unregister(self, address: int) -> None:
+        """Undo `register`."""
+        self._driver.call("cuMemHostUnregister", ctypes.c_void_p(address))
+
+    def import_memory(self, fd: int, size: int) -> int:
+        """GPU memory that another process allocated (Vulkan's opaque file descriptor); its address.
+
+        The driver takes the descriptor over.
+        """
+        handle = _ExternalHandle(type=_OPAQUE_FD, fd=fd, size=size)
+        memory = ctypes.c_void_p()
+        self._driver.call("cuImportExternalMemory", ctypes.byref(memory), ctypes.byref(handle))
+        self._external.append(memory)
+        part = _ExternalBuffer(offset=0, size=size)
+        address = ctypes.c_ulonglong()
+        self._driver.call(
+            "cuExternalMemoryGetMappedBuffer", ctypes.byref(address), memory, ctypes.byref(part)
+        )
+        return address.value
+
+    def load(self, content: bytes) -> Module:
+        """A cubin or PTX."""
+        return Module(self._driver, content)
+
+    def launch(
+        self, function: Any, blocks: int, threads: int, shared_bytes: int, arguments: bytes
+    ) -> None:
+        """Start a kernel whose one parameter is `arguments`."""
+        held = ctypes.create_string_buffer(arguments, len(arguments))
+        parameters = (ctypes.c_void_p * 1)(ctypes.addressof(held))
+        self._driver.call(
+            "cuLaunchKernel",
+            function,
+            *(blocks, 1, 1, threads, 1, 1, shared_bytes),
+            self._stream,
+            parameters,
+            None,
+        )
+
+    def finished(self) -> bool:
+        """True when everything that was launched has ended.
+
+        Raises:
+            CudaError: a kernel failed.
+        """
+        code = self._driver.code("cuStreamQuery", self._stream)
+        if code not in (0, _NOT_READY):
+            raise CudaError(f"the kernel ended: {self._driver.reason(code)}")
+        return code == 0
+
+    def wait(self) -> None:
+        """Wait for everything that was launched."""
+        self._driver.call("cuStreamSynchronize", self._stream)
+
+
+def open_device(index: int = 0) -> Device:
+    """GPU number `index`.
+
+    Raises:
+        CudaError: there is no driver, no such GPU, or it refuses; says which.
+    """
+    return Device(index)
