@@ -2,9 +2,8 @@
 
 Entry points: `TrustedKey` (a public key), `verify` (in plain Python).
 
-Only verification is here: it handles nothing secret, so it need not take constant time. One takes
-about 5 ms in plain Python. Like `cryptography`, it refuses an S that is not reduced, and checks the
-equation without the cofactor.
+Only verification is here: it handles nothing secret, so it need not take constant time. Like
+`cryptography`, it refuses an S that is not reduced, and checks the equation without the cofactor.
 """
 
 from __future__ import annotations

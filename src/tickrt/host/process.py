@@ -153,6 +153,8 @@ class HostProcess:
         self._why = self._why or (
             f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
         )
+        if self._box is not None:  # `load` looks at them the other way round: one of us sees both
+            self._box.put(GONE, 1)
 
     def _watch(self, process: subprocess.Popen[bytes]) -> None:
         """Return when the process has ended, or end it when its heart stands still."""

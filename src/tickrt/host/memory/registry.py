@@ -4,7 +4,7 @@ A kind is a module with three functions:
 
     probe() -> str                      why it cannot be had here; empty where it can
     allocate(size) -> Allocated         in the loop's process: zeroed, its pages touched
-    attach(fd, size) -> Attached        in the host
+    attach(fd, size) -> Attached        in the host; `fd` stays the caller's: a copy may be kept
 
 Memory that the loop only writes (the GPU's own) is a kind like any other: its `Allocated` may ask
 for a fence.
@@ -68,13 +68,14 @@ class Attached:
 
     Attributes:
         view: it as uint8, where the host's processor can read it; else None.
-        device: its address on the GPU, where it is the GPU's; else 0.
+        fd: a file descriptor of the host's own, for a kernel that maps it by itself because only a
+            GPU's driver can; -1 where there is a view.
         close: gives it back.
     """
 
     kind: str
     view: NDArray[np.uint8] | None
-    device: int = 0
+    fd: int = -1
     close: Callable[[], None] = field(default=_nothing)
 
 
@@ -116,6 +117,6 @@ def allocate(size: int, kind: str = ORDINARY) -> Allocated:
 
 
 def attach(kind: str, fd: int, size: int) -> Attached:
-    """The memory behind `fd`, which stays the caller's. Raises like `allocate`."""
+    """The memory behind `fd`. Raises like `allocate`."""
     memory: Attached = _find(kind).attach(fd, size)
     return memory
