@@ -51,6 +51,7 @@ _known: dict[str, Any] = {
     DEFAULT: f"{_RUNTIME}.onnxruntime",
     "null": f"{_RUNTIME}.null",
     "reference": f"{_RUNTIME}.reference",
+    "resident": f"{_RUNTIME}.resident",
 }
 
 

@@ -46,6 +46,7 @@ __all__ = [
     "load_i64",
     "pause",
     "prefetch_write",
+    "store_fence",
     "store_i64",
     "store_release",
     "trailing_zeros",
@@ -133,6 +134,21 @@ if JIT:
                     module, ir.FunctionType(ir.VoidType(), []), name
                 )
                 builder.call(function, [])
+            return context.get_dummy_value()
+
+        return types.void(), codegen
+
+    @intrinsic
+    def store_fence(typingctx):
+        def codegen(context, builder, _signature, _args):
+            if platform.machine() in ("x86_64", "AMD64"):  # orders write-combining stores, too
+                module, name = builder.module, "llvm.x86.sse.sfence"
+                function = module.globals.get(name) or ir.Function(
+                    module, ir.FunctionType(ir.VoidType(), []), name
+                )
+                builder.call(function, [])
+            else:
+                builder.fence("seq_cst")
             return context.get_dummy_value()
 
         return types.void(), codegen
@@ -235,6 +251,9 @@ else:
     clock = time.perf_counter_ns
 
     def pause():
+        return None
+
+    def store_fence():
         return None
 
     def prefetch_write(address):

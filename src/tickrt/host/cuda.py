@@ -9,7 +9,7 @@ than the standard library and NumPy, and it runs on Python 3.9.
 from __future__ import annotations
 
 import ctypes
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -250,7 +250,7 @@ class Device:
         self._driver.call("cuStreamSynchronize", self._stream)
 
 
-@lru_cache(maxsize=None)
+@cache
 def open_device(index: int = 0) -> Device:
     """GPU number `index`, opened once per process.
 

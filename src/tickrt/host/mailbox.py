@@ -124,7 +124,9 @@ class Layout:
     @property
     def reply_bytes(self) -> int:
         """Bytes of a reply's slot."""
-        return _up(codes.REPLY_VALUES + 4 * self.max_batch * self.outputs, 64)
+        plain = 4 * self.max_batch * self.outputs
+        pieces = 16 * self.max_batch * codes.answer_pieces(self.outputs)
+        return _up(codes.REPLY_VALUES + max(plain, pieces), 64)
 
     @property
     def host_bytes(self) -> int:

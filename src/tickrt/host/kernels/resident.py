@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import mmap
+import os
 import struct
 import time
 from collections.abc import Mapping
@@ -41,7 +42,9 @@ _END_S, _ANSWER_S = 1.0, 5.0
 _SLOTS = 16  # of the mailbox for parity rows
 
 
-def pack(facts: Mapping[str, Any], arrays: Mapping[str, NDArray[np.float32]], cubin: bytes) -> bytes:
+def pack(
+    facts: Mapping[str, Any], arrays: Mapping[str, NDArray[np.float32]], cubin: bytes
+) -> bytes:
     """A kernel as bytes.
 
     Args:
@@ -222,8 +225,12 @@ class ResidentKernel:
         assert host.view is not None
         device_host = self._device.register(host.view.ctypes.data, _pages(len(host.view)))
         self._registered.append(int(host.view.ctypes.data))
-        device_rows = rows.device
-        if device_rows:
+        if rows.fd >= 0:
+            from tickrt.host.memory.vulkan import rounded
+
+            # The driver takes the descriptor over.
+            size = rounded(box.layout.row_bytes)
+            device_rows = self._device.import_memory(os.dup(rows.fd), size)
             self._device.fill(device_rows, _EMPTY, box.layout.row_bytes // 4)
         else:
             assert rows.view is not None

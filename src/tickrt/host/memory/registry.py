@@ -22,7 +22,17 @@ from numpy.typing import NDArray
 
 from tickrt.errors import ConfigError
 
-__all__ = ["AUTO", "GPU", "ORDINARY", "Allocated", "Attached", "allocate", "attach", "choose", "kinds"]
+__all__ = [
+    "AUTO",
+    "GPU",
+    "ORDINARY",
+    "Allocated",
+    "Attached",
+    "allocate",
+    "attach",
+    "choose",
+    "kinds",
+]
 
 AUTO = "auto"
 GPU = "vulkan"  # the GPU's own memory, which the loop stores into

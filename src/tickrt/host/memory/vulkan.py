@@ -12,14 +12,14 @@ Known limits: Linux on x86-64 or ARM64, and a driver that lets the CPU see the c
 from __future__ import annotations
 
 import ctypes
-from functools import lru_cache
 import os
+from functools import cache
 from typing import Any
 
 from tickrt.errors import HostError
 from tickrt.host.memory.registry import Allocated, Attached
 
-__all__ = ["VulkanError", "allocate", "attach", "probe"]
+__all__ = ["VulkanError", "allocate", "attach", "probe", "rounded"]
 
 _KIND = "vulkan"
 
@@ -199,11 +199,12 @@ def _device(vk: _Vulkan, card: _Pointer) -> _Pointer:
     return device
 
 
-def _rounded(size: int) -> int:
+def rounded(size: int) -> int:
+    """What is allocated for `size` bytes."""
     return (size + 0xFFFF) // 0x10000 * 0x10000
 
 
-@lru_cache(maxsize=None)
+@cache
 def probe() -> str:
     """Whether the first NVIDIA card's memory can be mapped: tried once, with a page of it."""
     try:
@@ -223,7 +224,7 @@ def allocate(size: int, index: int = 0) -> Allocated:
     instance = _instance(vk)
     card, _ = _card(vk, instance, index)
     kind, device = _memory_type(vk, card), _device(vk, card)
-    size = _rounded(size)
+    size = rounded(size)
     export = _Export(type=_EXPORT, handles=_OPAQUE_FD)
     wanted = _Allocate(type=_ALLOCATE, next=ctypes.addressof(export), size=size, index=kind)
     memory = ctypes.c_ulonglong()
@@ -257,12 +258,6 @@ def allocate(size: int, index: int = 0) -> Allocated:
 
 
 def attach(fd: int, size: int) -> Attached:
-    """Import it into CUDA: the driver takes a descriptor of its own over.
-
-    Raises:
-        CudaError: the driver refuses it.
-    """
-    from tickrt.host.cuda import open_device
-
-    address = open_device().import_memory(os.dup(fd), _rounded(size))
-    return Attached(_KIND, None, address)
+    """A descriptor of the host's own: a kernel imports it into CUDA (`rounded` bytes)."""
+    own = os.dup(fd)
+    return Attached(_KIND, None, own, lambda: os.close(own))

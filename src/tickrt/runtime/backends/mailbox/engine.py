@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tickrt.compile.jit import CFunction, c_function
 from tickrt.engines.graph.check import LoopModel
 from tickrt.host.mailbox import CONTROL_BYTES, ERROR, GONE, TAKEN, Layout, Mailbox
-from tickrt.host.memory.registry import AUTO, allocate, choose
+from tickrt.host.memory.registry import ORDINARY, allocate, choose
 from tickrt.host.parcel import Parcel
 from tickrt.host.process import HostProcess
 from tickrt.runtime.backends.handle import RowRing
@@ -29,7 +29,16 @@ _MIN_SLOTS = 256
 
 
 @cache
-def _functions() -> tuple[CFunction, CFunction, CFunction, CFunction]:
+def _functions(direct: bool) -> tuple[CFunction, CFunction, CFunction, CFunction]:
+    if direct:
+        from tickrt.runtime.backends.mailbox import direct_kernels as d_
+
+        return (
+            c_function(d_.direct_submit, 3),
+            c_function(d_.direct_poll, 2),
+            c_function(d_.direct_advance, 2),
+            c_function(k_.mail_reset, 1),
+        )
     return (
         c_function(k_.mail_submit, 3),
         c_function(k_.mail_poll, 2),
@@ -50,6 +59,7 @@ class LoopSide:
         ring: the stream's rows.
         outputs: of the model.
         row_memory: a kind of `host.memory.registry`, or ``auto``.
+        direct: the kernel watches the rows themselves (`direct_kernels`).
 
     Attributes:
         layout: the mailbox's sizes.
@@ -61,7 +71,10 @@ class LoopSide:
         HostError: there is not enough of it.
     """
 
-    def __init__(self, ring: RowRing, outputs: int, row_memory: str = AUTO) -> None:
+    def __init__(
+        self, ring: RowRing, outputs: int, row_memory: str = ORDINARY, direct: bool = False
+    ) -> None:
+        self.direct = direct
         self.layout = Layout(ring.width, outputs, slots=slots_for(ring.window))
         self._ring = ring
         self.rows = allocate(self.layout.row_bytes, choose(row_memory))
@@ -102,7 +115,7 @@ class LoopSide:
 
     def handle(self) -> NDArray[np.int64]:
         """int64[10] in the order of `codes.ENGINE_*`."""
-        functions = [f.address for f in _functions()]
+        functions = [f.address for f in _functions(self.direct)]
         buffers = [self._ctx.ctypes.data, self._ring.address]
         buffers += [self._output.ctypes.data, self._stamp.ctypes.data]
         return np.array([*functions, *buffers, self.layout.outputs, 1], np.int64)
@@ -122,7 +135,7 @@ class MailboxEngine:
         ring: the stream's rows.
         host: a host without an engine; it belongs to this object from now on.
         parcel: what the host loads.
-        row_memory: as for `LoopSide`.
+        row_memory, direct: as for `LoopSide`.
 
     Raises:
         HostError: the host has failed; also whatever it refuses the parcel with.
@@ -135,11 +148,12 @@ class MailboxEngine:
         ring: RowRing,
         host: HostProcess,
         parcel: Parcel,
-        row_memory: str = AUTO,
+        row_memory: str = ORDINARY,
+        direct: bool = False,
     ) -> None:
         self.backend, self._model, self.host = backend, model, host
         try:
-            self.side = LoopSide(ring, model.n_outputs, row_memory)
+            self.side = LoopSide(ring, model.n_outputs, row_memory, direct)
             try:
                 side = self.side
                 host.load(parcel, side.layout, (side.rows, side.host), side.box)

@@ -83,25 +83,42 @@ def is_gone(ctx):
 
 
 @kernel
-def send(ctx, seq, flags, n):
-    """Row `seq`, from where it lies in the ring, as the next message. Returns a Code."""
+def begin_message(ctx, seq, flags):
+    """(address of the next message's slot, its flags): 0 where there is no room, −1 where the host
+    is gone."""
     if is_gone(ctx):
-        return ENGINE_FAILED
+        return -1, flags
     store_i64(ctx + LAST, seq)
     if not has_room(ctx):
         store_i64(ctx + DROPPED, load_i64(ctx + DROPPED) + 1)
         store_i64(ctx + RESET, 1)
-        return RING_FULL
-    number, size = load_i64(ctx + MESSAGES) + 1, load_i64(ctx + ROW_BYTES)
-    slot = load_i64(ctx + MAIL) + ((number - 1) & load_i64(ctx + MASK)) * load_i64(ctx + MAIL_BYTES)
+        return 0, flags
     if load_i64(ctx + RESET) != 0:
         flags |= MAIL_RESET
         store_i64(ctx + RESET, 0)
+    place = load_i64(ctx + MESSAGES) & load_i64(ctx + MASK)
+    return load_i64(ctx + MAIL) + place * load_i64(ctx + MAIL_BYTES), flags
+
+
+@kernel
+def row_of(ctx, seq):
+    """Where row `seq` lies in the ring."""
+    size = load_i64(ctx + ROW_BYTES)
+    return load_i64(ctx + RING) + (seq % load_i64(ctx + WINDOW)) * size
+
+
+@kernel
+def send(ctx, seq, flags, n):
+    """Row `seq`, from where it lies in the ring, as the next message. Returns a Code."""
+    slot, flags = begin_message(ctx, seq, flags)
+    if slot <= 0:
+        return RING_FULL if slot == 0 else ENGINE_FAILED
+    number = load_i64(ctx + MESSAGES) + 1
     store_i64(slot + MAIL_FLAGS, flags)
     store_i64(slot + MAIL_SEQ, seq)
     store_i64(slot + MAIL_COUNT, n)
-    row = load_i64(ctx + RING) + (seq % load_i64(ctx + WINDOW)) * size
-    copy_words(row, slot + MAIL_ROWS, size)  # the ring's second half lies behind: F may be odd
+    # The ring's second half lies behind: F may be odd.
+    copy_words(row_of(ctx, seq), slot + MAIL_ROWS, load_i64(ctx + ROW_BYTES))
     fence(ctx)
     store_release(slot + MAIL_STAMP, number)
     fence(ctx)
