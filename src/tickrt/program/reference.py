@@ -1,8 +1,8 @@
 """A program in NumPy: what it means. Slow, exact, and the measure of every generated kernel.
 
 Entry point: `Reference(program)` with `submit`, `advance`, `reset`, as an engine handle has them.
-Sums are made in float64 and rounded once, and so is every line of a `Map`: a kernel's error is its
-own, and joining two maps changes nothing.
+Sums are made in float64 and rounded once, before the start is added, and so is every line of a
+`Map`: a kernel's error is its own, and joining operations changes nothing.
 """
 
 from __future__ import annotations
@@ -97,9 +97,10 @@ def _contract(memory: Memory, op: Contract, index: dict[str, int]) -> None:
     a = _array(memory, op.a, sizes, index).astype(np.float64)
     b = _array(memory, op.b, sizes, index)
     total = np.multiply(a, b).sum(axis=tuple(range(len(op.loops), len(sizes))))
+    result = np.asarray(total, np.float32)
     if op.start is not None:
-        total = total + _array(memory, op.start, op.loops, index)
-    _array(memory, op.output, op.loops, index)[...] = total
+        result = result + _array(memory, op.start, op.loops, index)
+    _array(memory, op.output, op.loops, index)[...] = result
 
 
 def run(memory: Memory, operations: tuple[Operation, ...], index: dict[str, int]) -> None:

@@ -16,7 +16,7 @@ from tickrt.engines.translate.tensors import row_major
 from tickrt.program import Instruction, Map, Operation, View
 from tickrt.program.ir import reads, writes
 
-__all__ = ["fuse", "without_dead_lines"]
+__all__ = ["fuse", "over", "without_dead_lines"]
 
 _MAX_LINES = 64
 
@@ -104,7 +104,7 @@ def _within(producer: Map, view: View, loops: Sequence[int]) -> tuple[View, ...]
     return tuple(seen(source) for source in producer.inputs)
 
 
-def _over(op: Map, loops: tuple[int, ...]) -> Map:
+def over(op: Map, loops: tuple[int, ...]) -> Map:
     """The same with its only loop as several nested ones, where they have as many turns."""
     if len(op.loops) != 1 or len(loops) < 2 or math.prod(loops) != op.loops[0]:
         return op
@@ -118,7 +118,7 @@ def _over(op: Map, loops: tuple[int, ...]) -> Map:
 
 def _inlined(producer: Map, consumer: Map) -> Map | None:
     """The consumer, computing what it read of the producer."""
-    name, consumer = producer.outputs[0].buffer, _over(consumer, producer.loops)
+    name, consumer = producer.outputs[0].buffer, over(consumer, producer.loops)
     writer, loads = _Writer(), []
     for view in consumer.inputs:
         if view.buffer != name:
@@ -220,8 +220,8 @@ def _merge_once(section: list[Operation], copies: bool) -> bool:
         for later in range(at + 1, len(section)):
             second = section[later]
             if isinstance(second, Map) and (copies or len(first.body) + len(second.body) > 2):
-                second = _over(second, first.loops)
-                wide = _over(first, second.loops)
+                second = over(second, first.loops)
+                wide = over(first, second.loops)
                 both = _merged(wide, second) if wide.loops == second.loops else None
                 if both is not None:
                     section[at] = both

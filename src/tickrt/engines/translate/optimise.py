@@ -4,6 +4,7 @@ Entry point: `optimise`. The passes, in their order:
 
     fold      what depends on constants alone is a constant
     fuse      element-wise operations that follow one another become one
+    begin     what is added to a product is where the product begins
     hoist     what a step computes from states alone moves to the end of `advance`
     forward   who writes to a place that is then copied writes to where it is copied to
     drop      what nobody reads is not computed, and buffers that nobody uses are gone
@@ -23,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tickrt.engines.translate.builder import join_loops
-from tickrt.engines.translate.fuse import fuse, without_dead_lines
+from tickrt.engines.translate.fuse import fuse, over, without_dead_lines
 from tickrt.program import Buffer, Contract, For, Map, Operation, Reduce, StreamProgram, View
 from tickrt.program.ir import OUTPUT, ROWS, operands, reads, walk, writes
 from tickrt.program.reference import run
@@ -244,6 +245,55 @@ def _forward_once(section: list[Operation], scratch: set[str]) -> bool:
     return False
 
 
+def _begun(section: list[Operation], at: int, index: int) -> tuple[int, Contract] | None:
+    """The product that input `index` of the sum ``section[at]`` is, begun with the other input."""
+    total = section[at]
+    assert isinstance(total, Map)
+    name, other, target = total.inputs[index].buffer, total.inputs[1 - index], total.outputs[0]
+    users = [i for i, op in enumerate(section) if name in reads(op) | writes(op)]
+    first, product = users[0], section[users[0]]
+    if users[1:] != [at] or not isinstance(product, Contract) or product.start is not None:
+        return None
+    between = section[first + 1 : at]
+    if other.buffer == name or any(
+        target.buffer in reads(op) or {target.buffer, other.buffer} & writes(op) for op in between
+    ):
+        return None
+    wide = over(total, product.loops)
+    if wide.loops != product.loops or wide.inputs[index] != product.output:
+        return None
+    new = replace(product, output=wide.outputs[0], start=wide.inputs[1 - index])
+    return (first, new) if _in_place(new, target.buffer) else None
+
+
+def _begin_once(section: list[Operation], scratch: set[str]) -> bool:
+    for at, total in enumerate(section):
+        if not (isinstance(total, Map) and len(total.inputs) == 2 and len(total.outputs) == 1):
+            continue
+        functions = [line.function for line in total.body]
+        if functions != ["load", "load", "add"] or set(total.body[2].arguments) != {0, 1}:
+            continue
+        if total.results != (2,) or total.body[0] == total.body[1]:
+            continue
+        for index, source in enumerate(total.inputs):
+            made = _begun(section, at, index) if source.buffer in scratch else None
+            if made is not None:
+                section[made[0]] = made[1]
+                del section[at]
+                return True
+    return False
+
+
+def _begin(program: StreamProgram) -> StreamProgram:
+    sections, scratch = {}, _scratch(program)
+    for label, section in program.sections.items():
+        operations = list(section)
+        while _begin_once(operations, scratch):
+            pass
+        sections[label] = tuple(operations)
+    return replace(program, sections=sections)
+
+
 def _scratch(program: StreamProgram) -> set[str]:
     """Buffers that hold nothing which another section, or the next row, reads."""
     return {name for name, b in program.buffers.items() if b.kind == "scratch"}
@@ -301,5 +351,5 @@ def _fuse(program: StreamProgram, copies: bool) -> StreamProgram:
 def optimise(program: StreamProgram) -> StreamProgram:
     """The same program, smaller."""
     program = _hoist(_fold(_drop(program)))
-    program = _fuse(_forward(program), copies=False)
+    program = _fuse(_forward(_begin(program)), copies=False)
     return _drop(_fuse(_drop(_forward(program)), copies=True))

@@ -99,7 +99,7 @@ def test_the_step_of_the_seed_model_is_two_cells_and_a_head() -> None:
     made = program(source, "bank")
     assert made is not None
     kinds = [type(op).__name__[0] for op in made.sections["step"]]
-    assert "".join(kinds) == "CMCMCMRMRM"
+    assert "".join(kinds) == "CMCMCRMRM"
     assert "first" not in made.sections
 
 

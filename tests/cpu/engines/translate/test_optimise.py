@@ -92,7 +92,15 @@ def test_random_programs(made: StreamProgram) -> None:
     def fused(program: StreamProgram) -> StreamProgram:
         return passes._fuse(program, copies=True)
 
-    for one in (passes._fold, passes._hoist, passes._forward, fused, passes._drop, optimise):
+    for one in (
+        passes._fold,
+        passes._hoist,
+        passes._begin,
+        passes._forward,
+        fused,
+        passes._drop,
+        optimise,
+    ):
         np.testing.assert_array_equal(stream(check(one(made))), expected, err_msg=str(one))
 
 
@@ -193,6 +201,20 @@ def test_a_product_is_not_written_over_its_factors() -> None:
     )
     small = same(program(copy(S, OUT), advance=(product, copy(T, S))))
     assert len(small.sections["advance"]) == 2
+
+
+def test_a_bias_is_where_the_product_begins() -> None:
+    left, right = view(ROWS, 0, 0, 0, 1, moves=NEWEST), view("c", 0, 0, 1, 0)
+    product = Contract((3, 4), (4,), left, right, view("t", 0, 4, 1), None, "product")
+    bias = mapped("add", [view("c", 0, 4, 1), view("t", 0, 4, 1)], view("u", 0, 4, 1), (3, 4))
+    small = same(program(product, bias, mapped("tanh", [U], OUT)))
+    assert shape(small) == ["product", "tanh"]
+    again = mapped("mul", [T, U], OUT)  # the product itself is read too
+    assert len(same(program(product, bias, again)).sections["step"]) == 2
+    late = program(product, mapped("exp", [ROW], V), mapped("add", [T, V], OUT))
+    assert shape(same(late)) == ["product", "add"]  # what is added is made later
+    square = replace(product, a=view("s", 0, 0, 0, 1))
+    same(program(copy(S, OUT), advance=(square, mapped("add", [T, S], S))))
 
 
 def test_a_producer_that_two_read() -> None:
