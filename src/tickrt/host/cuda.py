@@ -9,6 +9,7 @@ than the standard library and NumPy, and it runs on Python 3.9.
 from __future__ import annotations
 
 import ctypes
+import threading
 from functools import cache
 from typing import Any
 
@@ -53,9 +54,11 @@ class _ExternalBuffer(ctypes.Structure):
 
 
 class _Driver:
-    """libcuda with checked calls."""
+    """libcuda with checked calls; every thread that calls has the context."""
 
     def __init__(self) -> None:
+        self._context = ctypes.c_void_p()
+        self._thread = threading.local()
         try:
             self._library = ctypes.CDLL("libcuda.so.1")
         except OSError as error:
@@ -67,9 +70,13 @@ class _Driver:
         Raises:
             CudaError: it failed; names the function and the driver's reason.
         """
-        code = int(getattr(self._library, name)(*arguments))
+        code = self.code(name, *arguments)
         if code:
             raise CudaError(f"{name}: {self.reason(code)}")
+
+    def use(self, context: ctypes.c_void_p) -> None:
+        """The context of every call from now on."""
+        self._context = context
 
     def reason(self, code: int) -> str:
         """The driver's name and text of a return code."""
@@ -82,6 +89,9 @@ class _Driver:
 
     def code(self, name: str, *arguments: Any) -> int:
         """The return code of a call whose failure is an answer."""
+        if self._context and not getattr(self._thread, "has_context", False):
+            self._thread.has_context = True  # first: this is a call, too
+            self.call("cuCtxSetCurrent", self._context)
         return int(getattr(self._library, name)(*arguments))
 
 
@@ -118,7 +128,7 @@ class Device:
         call("cuDeviceGet", ctypes.byref(self._device), index)
         context = ctypes.c_void_p()
         call("cuDevicePrimaryCtxRetain", ctypes.byref(context), self._device)
-        call("cuCtxSetCurrent", context)
+        self._driver.use(context)
         self._stream = ctypes.c_void_p()
         call("cuStreamCreate", ctypes.byref(self._stream), _NON_BLOCKING)
         self._external: list[ctypes.c_void_p] = []

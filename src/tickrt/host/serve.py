@@ -67,7 +67,13 @@ class Server:
         self._thread = threading.Thread(target=self._run, name="tickrt-serve", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Begin: a kernel that serves by itself does so when this returns.
+
+        Raises:
+            EngineError: it cannot.
+        """
+        if hasattr(self._kernel, "begin"):
+            self._kernel.begin(self._box, *self._memories)
         self._box.put(STATE, SERVING)
         self._thread.start()
 
@@ -97,7 +103,6 @@ class Server:
 
     def _watch(self) -> None:
         """The kernel serves; its heart is ours."""
-        self._kernel.begin(self._box, *self._memories)
         beats = 0
         try:
             while not self._over():

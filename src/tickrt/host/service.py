@@ -165,6 +165,7 @@ class Service:
         }
         if self._loaded is not None:
             found.update(self._loaded.server.served.to_dict())
+            found.update(getattr(self._loaded.kernel, "stats", dict)())
         return found
 
     def _stop(self, request: dict[str, Any], fds: list[int]) -> dict[str, Any]:

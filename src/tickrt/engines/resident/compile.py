@@ -38,12 +38,14 @@ class Built:
     Attributes:
         architecture: as ``sm_90a``.
         cubin: for `host.kernels.resident`.
+        profiled: it notes the cycles of its parts (`Kernel.marks`).
         threads: of a block.
     """
 
     kernel: Kernel
     architecture: str
     cubin: bytes
+    profiled: bool = False
     threads: int = THREADS
 
 
@@ -58,7 +60,9 @@ def compiler() -> tuple[str, str]:
     return path, found.group(1) if found else ""
 
 
-def compile_source(source: str, architecture: str = ARCHITECTURE) -> tuple[bytes, int]:
+def compile_source(
+    source: str, architecture: str = ARCHITECTURE, profile: bool = False
+) -> tuple[bytes, int]:
     """(cubin, bytes that registers spill) of a kernel's source.
 
     Raises:
@@ -67,7 +71,9 @@ def compile_source(source: str, architecture: str = ARCHITECTURE) -> tuple[bytes
     path, version = compiler()
     if not path:
         raise BuildError("no nvcc on the path: install the CUDA toolkit, 12.0 or later")
-    key = hashlib.sha256(f"{version} {architecture}\n{source}".encode()).hexdigest()[:24]
+    options = ["-O3", "-Xptxas", "-v", *(["-DPROFILE"] if profile else [])]
+    text = f"{version} {architecture} {options}\n{source}"
+    key = hashlib.sha256(text.encode()).hexdigest()[:24]
     kept = cache_folder("resident") / f"{key}.cubin"
     spilled = kept.with_suffix(".spill")
     try:
@@ -79,7 +85,7 @@ def compile_source(source: str, architecture: str = ARCHITECTURE) -> tuple[bytes
         file, out = Path(folder) / "kernel.cu", Path(folder) / "kernel.cubin"
         file.write_text(source, encoding="utf-8")
         target = f"-gencode=arch={compute},code={architecture}"
-        command = [path, "-cubin", target, "-O3", "-Xptxas", "-v", "-o", str(out), str(file)]
+        command = [path, "-cubin", target, *options, "-o", str(out), str(file)]
         run = subprocess.run(command, capture_output=True, text=True, check=False)
         if run.returncode:
             raise BuildError(
@@ -111,12 +117,14 @@ def build(
     architecture: str = ARCHITECTURE,
     blocks: int | None = None,
     one_poller: bool = False,
+    profile: bool = False,
 ) -> Built:
     """The kernel of a program.
 
     Args:
         blocks: of its cluster; None: what suits its size.
         one_poller: its rows lie in host memory.
+        profile: it notes the cycles of its parts.
 
     Raises:
         TranslateError: it does not fit, or has a form that kernels lack.
@@ -131,9 +139,9 @@ def build(
             if problem is None or count == 16:
                 problem = error
             continue
-        cubin, spill = compile_source(kernel.source, architecture)
+        cubin, spill = compile_source(kernel.source, architecture, profile)
         if spill == 0 or budget == _BUDGETS[-1]:
-            return Built(kernel, architecture, cubin)
+            return Built(kernel, architecture, cubin, profile)
     if blocks is None and count < 16:
-        return build(program, architecture, 16, one_poller)
+        return build(program, architecture, 16, one_poller, profile)
     raise problem or TranslateError("its registers spill however few weights they hold")

@@ -269,9 +269,8 @@ def _wait(text: Text, chunks: int) -> None:
     text.add(f"if (c == {chunks} && !stop) head = v;")
     text.add(f"else *reinterpret_cast<uint4 *>(near + {row} + 4 * c) = v;")
     if one:
-        text.add(
-            f"const word there = shared_address(c == {chunks} ? &head : near + {row} + 4 * c);"
-        )
+        place = f"near + {row} + 4 * c"
+        text.add(f"const word there = shared_address(c == {chunks} ? (void *)&head : {place});")
         text.open(f"for (word b = 1; b < {blocks}; b++)")
         text.add("if (!stop) send_piece(in_block(there, b), v, in_block(arrival - 8, b));")
         text.close()

@@ -75,9 +75,9 @@ __device__ __forceinline__ int anew(int value) {
   return value;
 }
 #define ANEW \
-  const int tid = anew(threadIdx.x), warp = tid / 32, lane = tid % 32; \
-  const word rank = anew(block_rank()); \
-  const int everyone = rank * blockDim.x + tid
+  [[maybe_unused]] const int tid = anew(threadIdx.x), warp = tid / 32, lane = tid % 32; \
+  [[maybe_unused]] const word rank = anew(block_rank()); \
+  [[maybe_unused]] const int everyone = rank * blockDim.x + tid
 
 __device__ __forceinline__ word shared_address(const void *at) {
   return static_cast<word>(__cvta_generic_to_shared(at));

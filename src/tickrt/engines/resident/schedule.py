@@ -343,29 +343,35 @@ def _keep_constants(out: Schedule) -> None:
     out.step = kept
 
 
-def _by_columns(out: Schedule, op: Operation) -> Operation:
-    """A product of many rows with a constant matrix that lies as [N, K]: laid out as [K, N]."""
+def _laid_out(out: Schedule, op: Operation) -> Operation:
+    """A product with a constant matrix, which lies as its threads read it.
+
+    Many rows: as [K, N], so that neighbours along N are read at once; one row: as [N, K].
+    """
     if isinstance(op, For):
-        return replace(op, body=tuple(_by_columns(out, inner) for inner in op.body))
-    if not isinstance(op, Contract) or len(op.loops) != 2 or len(op.folds) != 1:
+        return replace(op, body=tuple(_laid_out(out, inner) for inner in op.body))
+    if not isinstance(op, Contract) or len(op.folds) != 1 or len(op.loops) not in (1, 2):
         return op
     buffer = out.program.buffers[op.b.buffer]
-    n, k = op.loops[1], op.folds[0]
-    if buffer.kind != "constant" or op.a.strides[1] or op.b.strides != (0, k, 1):
+    n, k = op.loops[-1], op.folds[0]
+    many = len(op.loops) == 2
+    before, lying = ((0, k, 1), (0, 1, n)) if many else ((1, n), (k, 1))
+    if buffer.kind != "constant" or op.b.strides != before or (many and op.a.strides[1]):
         return op
     name = f"{op.b.buffer}:{op.b.offset}"
     if name not in out.values:
         assert buffer.start is not None  # it is a constant
-        matrix = buffer.start[op.b.offset : op.b.offset + n * k].reshape(n, k)
+        matrix = buffer.start[op.b.offset : op.b.offset + n * k]
+        matrix = matrix.reshape((n, k) if many else (k, n))
         out.values[name] = np.ascontiguousarray(matrix.T).ravel()
-    return replace(op, b=View(name, 0, (0, 1, n)))
+    return replace(op, b=View(name, 0, lying))
 
 
 def _sections(out: Schedule) -> None:
     """The sections off the path, with their matrices in the order in which they are read."""
     program = out.program
     sections = {
-        label: tuple(_by_columns(out, op) for op in section)
+        label: tuple(_laid_out(out, op) for op in section)
         for label, section in program.sections.items()
         if label != "step"
     }

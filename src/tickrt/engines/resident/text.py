@@ -193,10 +193,13 @@ def _fold(
     # `larger` keeps NaN, so the value that a fold starts with may be one of its elements.
     body = [f"const int o = {element};" if lanes > 1 else "const int o = e;", *begin]
     body.append(f"float total = {start};")
-    body += _block(
-        f"for (int k = {first}; k < {folds}; k += {lanes})",
-        [*inner, f"total = {join.format('total', term([*names, *folded]))};"],
-    )
+    if isinstance(op, Contract) and _dense(op, place):
+        body += _by_fours(op, place, names, (first, lanes))
+    else:
+        body += _block(
+            f"for (int k = {first}; k < {folds}; k += {lanes})",
+            [*inner, f"total = {join.format('total', term([*names, *folded]))};"],
+        )
     step = lanes // 2
     while step:
         other = f"__shfl_xor_sync(mask, total, {step})"
@@ -216,6 +219,30 @@ def _fold(
     every = (1 << lanes) - 1
     mask = [f"const unsigned mask = {every}u << ({group});"]
     return _block(head, [*mask, *body])
+
+
+def _dense(op: Contract, place: Place) -> bool:
+    """True when both operands can be read four neighbours at a time along the fold."""
+    if len(op.folds) != 1 or op.folds[0] % 4 or op.folds[0] < 32:
+        return False
+    return all(
+        view.strides[-1] == 1 and _aligned(place, view, view.strides[:-1]) for view in (op.a, op.b)
+    )
+
+
+def _by_fours(
+    op: Contract, place: Place, names: Sequence[str], lanes: tuple[str, int]
+) -> list[str]:
+    first, count = lanes
+    a, b = (_wide(place.load(view, [*names, "k"]), 4) for view in (op.a, op.b))
+    products = [f"total = fmaf(a.{c}, b.{c}, total);" for c in "xyzw"]
+    return [
+        "#pragma unroll 4",
+        *_block(
+            f"for (int k = 4 * ({first}); k < {op.folds[0]}; k += {4 * count})",
+            [f"const float4 a = {a}, b = {b};", *products],
+        ),
+    ]
 
 
 def tile(op: Operation) -> bool:

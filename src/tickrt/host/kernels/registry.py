@@ -66,6 +66,10 @@ class SelfServing(Kernel, Protocol):
         """Serve from now on, and return."""
         ...
 
+    def stats(self) -> dict[str, Any]:
+        """What it knows of itself, for reports; plain data."""
+        ...
+
     def problem(self) -> str:
         """Why it has failed; empty while all is well. Called many times a second."""
         ...

@@ -49,7 +49,7 @@ def pack(
 
     Args:
         facts: ``blocks``, ``threads``, ``shared_bytes``, ``architecture``, ``width``, ``outputs``,
-            ``one_poller``; plain data.
+            ``marks`` (of what the kernel notes the cycles, in a build for that); plain data.
         arrays: ``starts``, ``constants``, ``weights``, float32.
     """
     parts = [np.ascontiguousarray(arrays[name], "<f4").tobytes() for name in _ARRAYS]
@@ -139,7 +139,10 @@ class ResidentKernel:
         self._memory = [device.allocate(arrays[0].nbytes), *(device.upload(a) for a in arrays)]
         self._stop = np.frombuffer(mmap.mmap(-1, 4096), np.uint32)
         self._stop_device = device.register(self._stop.ctypes.data, 4096)
-        self._running, self._began = False, False
+        self._profile = np.frombuffer(mmap.mmap(-1, 4096), np.int32)
+        profile = device.register(self._profile.ctypes.data, 4096) if facts["marks"] else 0
+        self._profile_device = profile
+        self._running = False
         self._own: _Box | None = None
         self._number, self._pending_reset = 0, 0
         self._registered: list[int] = []
@@ -149,7 +152,8 @@ class ResidentKernel:
         pieces = [layout.mail_bytes // _PIECE, layout.reply_bytes // _PIECE]
         pieces += [codes.MAIL_HEAD // _PIECE, codes.MAIL_ROWS // _PIECE]
         answers = host + CONTROL_BYTES + codes.REPLY_VALUES
-        addresses = [rows, answers, self._stop_device, host + TAKEN, *self._memory, 0]
+        addresses = [rows, answers, self._stop_device, host + TAKEN, *self._memory]
+        addresses.append(self._profile_device)
         self._stop[0] = 0
         arguments = struct.pack("<9Q6I", *addresses, layout.slots - 1, *pieces, 0)
         device.launch(
@@ -239,6 +243,12 @@ class ResidentKernel:
             self._registered.append(int(rows.view.ctypes.data))
         self._device.wait()
         self._launch(device_rows, device_host, box.layout)
+
+    def stats(self) -> dict[str, Any]:
+        """Cycles of the last row's parts, in a build for that."""
+        cycles = self._profile.tolist()
+        names = [str(name) for name in self._facts["marks"]]
+        return {"cycles": list(zip(names, cycles))} if names else {}
 
     def problem(self) -> str:
         """Why the kernel has ended."""

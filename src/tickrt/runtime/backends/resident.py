@@ -36,7 +36,7 @@ def probe(targets: tuple[str, ...] = ()) -> Probe:
     return Probe(runs="" if compiler()[0] else "no nvcc on the path: install the CUDA toolkit")
 
 
-def parcel_of(where: str, built: Built, program: StreamProgram, one_poller: bool) -> Parcel:
+def parcel_of(where: str, built: Built, program: StreamProgram) -> Parcel:
     """What a host needs of a kernel; `where` is what messages call it."""
     from tickrt.host.kernels.resident import FORMAT, PAYLOAD, pack
     from tickrt.host.parcel import Parcel
@@ -49,7 +49,7 @@ def parcel_of(where: str, built: Built, program: StreamProgram, one_poller: bool
         "shared_bytes": kernel.shared_bytes,
         "width": program.width,
         "outputs": program.outputs,
-        "one_poller": one_poller,
+        "marks": list(kernel.marks) if built.profiled else [],
     }
     arrays = {name: getattr(kernel, name) for name in ("starts", "constants", "weights")}
     content = pack(facts, arrays, built.cubin)
@@ -77,6 +77,6 @@ def load(source: Source, ring: RowRing, settings: SessionConfig) -> Engine:
     memory = choose(AUTO)
     one_poller = memory == ORDINARY
     built = build(program, one_poller=one_poller)
-    parcel = parcel_of(str(source.path), built, program, one_poller)
+    parcel = parcel_of(str(source.path), built, program)
     host = HostProcess(settings.engine_python or "")
     return MailboxEngine(_NAME, source.model, ring, host, parcel, memory, direct=True)

@@ -1,0 +1,189 @@
+"""Resident kernels on a GPU: from the store of a row to its answer in the loop's memory.
+
+Each model of the zoo runs in an engine host of its own, split, with window semantics; the loop's
+compiled functions submit row after row and spin on the answer. Beside them the echo: a kernel that
+only sends three numbers of the row back, the floor of the machine. Every answer is compared with
+ONNX Runtime on the whole window.
+
+    python -m benchmarks.resident [--models lstm-s,…] [--memory vulkan,memfd] [--rows N] [--out F]
+
+The result goes to ``results/resident.json``. Without a GPU it says so and measures nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks._machine import machine, write_result
+from benchmarks._resident_kernels import feed
+from tickrt.engines.graph.check import LoopModel, loop_model
+from tickrt.engines.graph.ort import open_session
+from tickrt.engines.resident.compile import build, compiler
+from tickrt.engines.split.plan import plan
+from tickrt.engines.translate import TranslateError, stream_program
+from tickrt.errors import TickrtError
+from tickrt.host.memory import registry
+from tickrt.host.process import HostProcess
+from tickrt.models.architectures.zoo import ZOO, make
+from tickrt.observe.clock import ticks_per_ns
+from tickrt.observe.nvml import read_gpus
+from tickrt.program import Buffer, Instruction, Map, Move, StreamProgram, View
+from tickrt.runtime.backends.handle import RowRing
+from tickrt.runtime.backends.mailbox.engine import MailboxEngine
+from tickrt.runtime.backends.resident import parcel_of
+
+MODELS = [name for name in ZOO if name != "lstm-l"]
+GAPS_US = (50.0, 20.0)
+_CORE = 3  # of the loop's thread, where there are as many
+_PATIENCE_US = 5e5
+
+
+def echo(width: int, window: int = 8) -> StreamProgram:
+    """A program that answers with the row's first three numbers."""
+    first = View("rows", 0, (1,), (Move("seq", width, 0, window),))
+    send = Map((3,), (first,), (Instruction("load", (0,)),), (View("output", 0, (1,)),), (0,))
+    buffers = {
+        "rows": Buffer("rows", 2 * window * width, "rows"),
+        "output": Buffer("output", 3, "output"),
+    }
+    sections = {"step": (send,), "advance": ()}
+    return StreamProgram(window, width, 3, 0, 0, buffers, sections, {"model": f"echo-{width}"})
+
+
+def _percentiles(took: np.ndarray[Any, Any]) -> dict[str, float]:
+    values = took / ticks_per_ns() / 1e3
+    names = (("p50", 50), ("p99", 99), ("p999", 99.9), ("max", 100))
+    return {name: round(float(np.percentile(values, q)), 3) for name, q in names}
+
+
+class Bench:
+    """One kernel in a host, and the ring that its rows lie in."""
+
+    def __init__(
+        self,
+        program: StreamProgram,
+        model: LoopModel,
+        memory: str,
+        blocks: int | None,
+        profile: bool,
+    ) -> None:
+        one_poller = memory == registry.ORDINARY
+        built = build(program, blocks=blocks, one_poller=one_poller, profile=profile)
+        self.program, self.blocks = program, built.kernel.blocks
+        self.ring = np.zeros((2 * program.window, program.width), np.float32)
+        ring = RowRing(self.ring.ctypes.data, program.window, program.width)
+        parcel = parcel_of(model.name, built, program)
+        self.engine = MailboxEngine(
+            "resident", model, ring, HostProcess(), parcel, memory, direct=True
+        )
+        self.sent = 0
+
+    def run(self, rows: np.ndarray[Any, Any], gap_us: float) -> tuple[Any, Any]:
+        """(ticks per answer, outputs) of those rows; rows before the first window have none."""
+        rate = ticks_per_ns() * 1e3
+        wanted = 0 if self.sent else self.program.window - 1
+        settings = np.array([gap_us * rate, wanted, _PATIENCE_US * rate], np.int64)
+        took = np.zeros(len(rows), np.int64)
+        outputs = np.full((len(rows), self.program.outputs), np.nan, np.float32)
+        table = self.engine.handle()
+        code, done = feed(table, rows, self.ring, self.sent, settings, took, outputs)
+        if code != 0:
+            raise TickrtError(f"row {done}: code {code}: {self.engine.error()}")
+        self.sent += len(rows)
+        return took, outputs
+
+
+def measure(
+    name: str, memory: str, rows: int, blocks: int | None = None, profile: bool = False
+) -> dict[str, Any]:
+    """Latency and error of one model, or of ``echo-F``.
+
+    Raises:
+        TickrtError: it cannot run; says why.
+    """
+    if name.startswith("echo-"):
+        width = int(name.split("-")[1])
+        program = echo(width)
+        model = LoopModel(name, b"", "", "rows", "echo", program.window, width, 3, {})
+        session = None
+    else:
+        model = loop_model(make(name).SerializeToString(), name)
+        split = plan(model)
+        program = stream_program(model, split if split.usable else None)
+        session = open_session(make(name))
+    data = np.random.default_rng(0).standard_normal((rows, model.width)).astype(np.float32)
+    bench = Bench(program, model, memory, blocks, profile)
+    try:
+        result: dict[str, Any] = {"blocks": bench.blocks, "memory": memory, "rows": rows}
+        for gap in GAPS_US:
+            first = bench.sent == 0
+            took, outputs = bench.run(data, gap)
+            skip = model.window  # the first ones of a run: caches, and windows of two runs
+            result[f"gap_{gap:g}_us"] = _percentiles(took[skip:])
+            if session is None:
+                continue
+            if first:
+                expected = np.full_like(outputs, np.nan)
+                for q in range(model.window, rows + 1):
+                    window = data[None, q - model.window : q]
+                    expected[q - 1] = session.run(None, {model.input: window})[0].ravel()
+            error = np.abs(outputs[skip:] - expected[skip:]).max()
+            result["max_error"] = max(float(error), result.get("max_error", 0.0))
+        if profile:
+            result["cycles"] = bench.engine.host.stats()["cycles"]
+        return result
+    finally:
+        bench.engine.close()
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure, print a line a model, write the result."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--models", default=",".join(MODELS))
+    parser.add_argument("--memory", default=f"{registry.GPU},{registry.ORDINARY}")
+    parser.add_argument("--rows", type=int, default=4000)
+    parser.add_argument("--blocks", type=int)
+    parser.add_argument("--profile", action="store_true", help="cycles of the last row's parts")
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args(argv)
+    try:
+        with HostProcess() as host:
+            host.warm("resident")
+    except TickrtError as error:
+        print(f"nothing to measure here: {error}")
+        return 0
+    gpus = read_gpus()
+    card = gpus.gpus[0].name if gpus.gpus else f"unknown: {gpus.problem}"
+    if not compiler()[0]:
+        print("nothing to measure here: no nvcc")
+        return 0
+    if (os.cpu_count() or 1) > _CORE:
+        os.sched_setaffinity(0, {_CORE})
+    names = options.models.split(",")
+    results: list[dict[str, Any]] = []
+    for memory in options.memory.split(","):
+        for name in ["echo-128", "echo-402", *names]:
+            try:
+                entry = measure(name, memory, options.rows, options.blocks, options.profile)
+            except (TickrtError, TranslateError) as error:
+                entry = {"memory": memory, "skipped": str(error)}
+            results.append({"model": name, **entry})
+            print(name, json.dumps(entry), flush=True)
+    document = {"card": card, "unit": "us", "results": results}
+    if options.out is None:
+        write_result("resident", document)
+    else:
+        text = json.dumps({"benchmark": "resident", "machine": machine(), **document}, indent=2)
+        options.out.write_text(text + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
