@@ -152,7 +152,7 @@ def test_a_reset_forgets_every_row(memory: str) -> None:
 
 
 def test_a_row_that_is_asked_about_too_early_is_refused(memory: str) -> None:
-    with running("lstm", "bank", memory) as (model, rows):
+    with running("lstm", "bank", memory) as (_, rows):
         rows.seq = 1
         rows.ring[:] = 0
         assert do_submit(rows.table, 1) == Code.OK
