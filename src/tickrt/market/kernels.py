@@ -1,7 +1,8 @@
 """Compiled half of the order book: apply events, best prices, the top N levels.
 
-Entry points: `apply_event`, `check`, `best`, `top_levels`. State is a `book.Book`; see there for
-how it is laid out. Names with a leading underscore are pieces of these four.
+Entry points: `apply_event`, `check`, `best`, `top_levels`; `set_level` and `nth_level` for
+`deferred_kernels`. State is a `book.Book`; see there for how it is laid out. Names with a leading
+underscore are pieces of these.
 
 *Key*: +tick on the bid side, −tick on the ask side, so a better price is a larger key on both sides
 and one code serves both. The level with key k lies at index ``k − head[s, ANCHOR_BID + side]``.
