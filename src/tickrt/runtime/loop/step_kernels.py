@@ -104,9 +104,8 @@ def accumulate(x, s, ev, px, qty, ts_ns):
 
 
 @inline_kernel
-def take_other(x, s, event):
+def take_other(x, s, ev, px, qty, ts_ns):
     """One event of symbol `s` that `take_levels` left. A Code."""
-    ev, px, qty, ts_ns = int(event["ev"]), event["px"], event["qty"], event["local_ts"]
     code = apply_other(x.book, x.deferred, s, ev, px, qty, ts_ns)
     if code < 0:
         return code
@@ -143,7 +142,7 @@ def take_batch(events, mask, q, end, x):
         q = take_levels(x.book, x.deferred, s, events, mask, q, end)
         if q == first:
             q += 1
-            code = take_other(x, s, event)
+            code = take_other(x, s, int(event["ev"]), event["px"], event["qty"], event["local_ts"])
         else:  # of levels the features note only that there were some: the last will do
             event = events[(q - 1) & mask]
             accumulate(x, s, int(event["ev"]), event["px"], event["qty"], event["local_ts"])
