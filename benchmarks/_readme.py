@@ -55,6 +55,18 @@ def _pipeline(result: dict[str, Any]) -> list[Row]:
     return rows
 
 
+def _split_book(result: dict[str, Any]) -> list[Row]:
+    rows = []
+    for spec, found in result["results"].items():
+        before, after = (
+            found[name]["latency_us"]["tick_to_order"]["p99"] for name in ("before", "split")
+        )
+        what = f"p99 of tick-to-order, spec `{spec}` (before the book was split, by turns)"
+        budget = f"≤ {result['target_p99_us'][spec]:g} µs"
+        rows.append((what, f"{after:.2f} µs ({before:.2f} µs)", budget, "split_book"))
+    return rows
+
+
 def _split(result: dict[str, Any]) -> list[Row]:
     seed = result["models"]["lstm-seed"]
     full, step = seed["times_us"]["full"]["p50"], seed["times_us"]["step"]["p50"]
@@ -127,6 +139,7 @@ def _memory(result: dict[str, Any]) -> list[Row]:
 _PARTS = {
     "book_features": _book_features,
     "pipeline": _pipeline,
+    "split_book": _split_book,
     "split": _split,
     "loop": _loop,
     "startup": _startup,

@@ -51,7 +51,7 @@ def _compare(before: list[dict[str, float]], after: list[dict[str, float]]) -> d
     return table
 
 
-def _git(*arguments: str) -> str:
+def git(*arguments: str) -> str:
     done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
     return done.stdout.strip()
 
@@ -68,7 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     with tempfile.TemporaryDirectory(prefix="tickrt-revisions-") as folder:
         earlier, data = Path(folder) / "before", Path(folder) / "events.npz"
-        _git("worktree", "add", "--detach", str(earlier), options.before)
+        git("worktree", "add", "--detach", str(earlier), options.before)
         try:
             events, _ = simulate(events=options.events, seed=1)
             save_events(data, events, {"instrument": KNOWN["BTCUSD_PERP"].to_dict()})
@@ -77,11 +77,11 @@ def main(arguments: list[str] | None = None) -> int:
                 _turn(each, data)  # compile
             turns = [[_turn(each, data) for each in sources] for _ in range(options.turns)]
         finally:
-            _git("worktree", "remove", "--force", str(earlier))
+            git("worktree", "remove", "--force", str(earlier))
     table = _compare([turn[0] for turn in turns], [turn[1] for turn in turns])
     for name, row in table.items():
         print(f"{name:40} {row['before']:9.3f} {row['after']:9.3f}  ×{row['ratio']:.3f}")
-    revisions = {"before": _git("rev-parse", options.before), "after": _git("rev-parse", "HEAD")}
+    revisions = {"before": git("rev-parse", options.before), "after": git("rev-parse", "HEAD")}
     path = write_result("revisions", {"revisions": revisions, "turns": options.turns} | table)
     print(path)
     return 0

@@ -31,6 +31,7 @@ from tickrt.compile.codes import (
 from tickrt.compile.intrinsics import clock, load_acquire
 from tickrt.compile.jit import kernel, kernel_internal
 from tickrt.execution.gateways.hftbacktest_kernels import ENDED
+from tickrt.market.deferred_kernels import apply_deferred, settle
 from tickrt.market.kernels import NO_ASK, NO_BID, best
 from tickrt.runtime.loop.loop_kernels import wait_for_room
 from tickrt.runtime.loop.record_kernels import publish_records, record_clock
@@ -120,6 +121,7 @@ def play_batch(events, x, times, c, q, batch_ns):
     if s < 0:
         return q, x.counters[COUNT_ERROR]
     if times[ENDED] != 0:
+        settle(x.book, x.deferred, s)
         finish_batch(x, q, batch_ns)
         return q, OK
     before = x.counters[COUNT_SIGNALS] + x.counters[COUNT_FAULTS]
@@ -129,6 +131,7 @@ def play_batch(events, x, times, c, q, batch_ns):
     inferences = x.counters[COUNT_SIGNALS] + x.counters[COUNT_FAULTS] - before
     c.state[BUSY] = start + charge(c, inferences, took)
     code = min(code, submit_orders(x, c.state[BUSY]))
+    settle(x.book, x.deferred, s)
     code = min(code, on_batch(x, s, first, q, c.state[BUSY]))
     if code < 0:
         return q, fail(x, code, q - 1, s)
@@ -156,6 +159,7 @@ def replay(events, loop, times, time):
         q, code = play_batch(events, x, times, c, q, batch_ns)
         if code < 0:
             break
+    apply_deferred(x.book, x.deferred)  # of a batch that failed
     if code >= 0 and c.state[MARKS] < c.marks.shape[1]:
         write_mark(x, c, c.state[MARKS])
         c.state[MARKS] += 1

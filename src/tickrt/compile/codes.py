@@ -164,7 +164,7 @@ HEAD_PROBABILITIES: Final = 0  # (down, flat, up)
 
 # Stages of a tick, a latency histogram each (`runtime.loop.state.STAGES`).
 STAGE_TICK_TO_ORDER: Final = 0  # event readable → order readable by the gateway
-STAGE_BOOK: Final = 1  # first event taken → book complete
+STAGE_BOOK: Final = 1  # first event taken → all that a row sees is in the book
 STAGE_FEATURES: Final = 2
 STAGE_ENGINE: Final = 3
 STAGE_DECISION: Final = 4  # signal → intents through risk, published

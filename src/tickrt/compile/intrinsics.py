@@ -12,9 +12,11 @@ same result (the clock then counts nanoseconds). Addresses are int64.
   process; what was written before the store is visible after the load.
 - `load_f32(address)`, `load_f64(address)`, `load_i64(address)`, `store_i64(address, value)`: plain
   memory access.
-- `trailing_zeros(word)`, `leading_zeros(word)`: of a uint64 that is not zero.
+- `trailing_zeros(word)`, `leading_zeros(word)`: of a uint64 that is not zero; `ones(word)`:
+  how many bits of a uint64 are set.
 - `pause()`: the spin-wait hint.
-- `prefetch_write(address)`: fetch the cache line there, to write it soon; never faults.
+- `prefetch_read(address)`, `prefetch_write(address)`: fetch the cache line there, to read or write
+  it soon; never fault.
 """
 
 from __future__ import annotations
@@ -44,7 +46,9 @@ __all__ = [
     "load_f32",
     "load_f64",
     "load_i64",
+    "ones",
     "pause",
+    "prefetch_read",
     "prefetch_write",
     "store_fence",
     "store_i64",
@@ -153,18 +157,23 @@ if JIT:
 
         return types.void(), codegen
 
-    @intrinsic
-    def prefetch_write(typingctx, address):
-        def codegen(context, builder, _signature, args):
-            module, name = builder.module, "llvm.prefetch.p0i8"
-            byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
-            kind = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
-            function = module.globals.get(name) or ir.Function(module, kind, name)
-            to_write, keep, data = ir.Constant(word, 1), ir.Constant(word, 3), ir.Constant(word, 1)
-            builder.call(function, [builder.inttoptr(args[0], byte), to_write, keep, data])
-            return context.get_dummy_value()
+    def _prefetch(to_write):
+        @intrinsic
+        def prefetch(typingctx, address):
+            def codegen(context, builder, _signature, args):
+                module, name = builder.module, "llvm.prefetch.p0i8"
+                byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
+                kind = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
+                function = module.globals.get(name) or ir.Function(module, kind, name)
+                how = [ir.Constant(word, number) for number in (to_write, 3, 1)]  # keep it; data
+                builder.call(function, [builder.inttoptr(args[0], byte), *how])
+                return context.get_dummy_value()
 
-        return types.void(types.int64), codegen
+            return types.void(types.int64), codegen
+
+        return prefetch
+
+    prefetch_read, prefetch_write = _prefetch(0), _prefetch(1)
 
     @intrinsic
     def load_acquire(typingctx, address):
@@ -220,6 +229,13 @@ if JIT:
         return types.int64(types.uint64), codegen
 
     @intrinsic
+    def ones(typingctx, word):
+        def codegen(_context, builder, _signature, args):
+            return builder.ctpop(args[0])
+
+        return types.int64(types.uint64), codegen
+
+    @intrinsic
     def leading_zeros(typingctx, word):
         def codegen(_context, builder, _signature, args):
             return builder.ctlz(args[0], ir.Constant(ir.IntType(1), 1))
@@ -256,8 +272,10 @@ else:
     def store_fence():
         return None
 
-    def prefetch_write(address):
+    def prefetch_read(address):
         return None
+
+    prefetch_write = prefetch_read
 
     def load_i64(address):
         return ctypes.c_int64.from_address(int(address)).value
@@ -276,6 +294,9 @@ else:
     def trailing_zeros(word):
         word = int(word)
         return (word & -word).bit_length() - 1
+
+    def ones(word):
+        return int(word).bit_count()
 
     def leading_zeros(word):
         return 64 - int(word).bit_length()

@@ -100,11 +100,12 @@ def _scaled(x, inv_unit, log_scale):
 
 
 @kernel_internal
-def _levels(raw, n, ticks, qtys, logs, mid, inv_unit):
+def _levels(raw, n, ticks, qtys, logs, changed, mid, inv_unit):
     """n numbers each: bid distance, bid log quantity, ask distance, ask log quantity.
 
     `raw`, `ticks`, `qtys`, `logs` begin where this stream and column do: an index that is a plain
-    loop variable is known not to be negative, so the loops become vector code.
+    loop variable is known not to be negative, so the loops become vector code. Which quantities
+    changed is as good as random: they are listed first, without a branch to mispredict.
     """
     bids, asks = raw[:n], raw[2 * n : 3 * n]
     for i in range(n):
@@ -114,12 +115,17 @@ def _levels(raw, n, ticks, qtys, logs, mid, inv_unit):
     for side in range(2):
         out = raw[(2 * side + 1) * n : (2 * side + 2) * n]
         cache = logs[side]
+        count = 0
         for i in range(n):
             slot = ticks[side, i] & (LOG_SLOTS - 1)
-            q = qtys[side, i]
-            if cache[slot, 0] != q:
-                cache[slot, 0] = q
-                cache[slot, 1] = math.log1p(q * inv_unit)
+            out[i] = cache[slot, 1]
+            changed[count] = i
+            count += int(cache[slot, 0] != qtys[side, i])
+        for j in range(count):
+            i = changed[j]
+            slot, q = ticks[side, i] & (LOG_SLOTS - 1), qtys[side, i]
+            cache[slot, 0] = q
+            cache[slot, 1] = math.log1p(q * inv_unit)
             out[i] = cache[slot, 1]
 
 
@@ -199,7 +205,8 @@ def _run(streams, k, n_bid, n_ask, mid, ts_ns):
         kind = streams.ops[o, KIND]
         out, n, first = streams.ops[o, OUT], streams.ops[o, COUNT], streams.ops[o, PARAM]
         if kind == LEVELS:
-            _levels(raw[out:], n, ticks, qtys, streams.logs[k], mid, params[first])
+            logs, changed = streams.logs[k], streams.changed
+            _levels(raw[out:], n, ticks, qtys, logs, changed, mid, params[first])
         elif kind == VOLUME:
             scale, logarithm = params[first], params[first + 1]
             raw[out] = _scaled(streams.acc[k, SIGNED], scale, logarithm)

@@ -63,6 +63,7 @@ class Streams(NamedTuple):
     acc: F8  # [K,8] signed and unsigned volume, depth seen, since the last row
     scratch_tick: I8  # [2,128] best levels of the symbol in hand
     scratch_qty: F8  # [2,128]
+    changed: I8  # [128] of these, the ones whose quantity changed since the last row
     raw: F4  # [max F] the row before normalisation
     logs: F8  # [K,2,1024,2] last quantity by price slot, and its logarithm
     before: F8  # [K,2,2,10] ticks and quantities at the last row, for order flow
@@ -157,6 +158,7 @@ def new_streams(items: Sequence[tuple[int, FeatureSpec, float]]) -> Streams:
         acc=np.zeros((n, 8)),
         scratch_tick=tick,
         scratch_qty=qty,
+        changed=np.zeros(k_.MAX_LEVELS, np.int64),
         raw=np.zeros(max(widths), np.float32),
         logs=np.full((n, 2, k_.LOG_SLOTS, 2), -1.0),
         before=np.zeros((n, 2, 2, k_.FLOW_LEVELS)),

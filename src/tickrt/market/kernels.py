@@ -1,7 +1,8 @@
 """Compiled half of the order book: apply events, best prices, the top N levels.
 
-Entry points: `apply_event`, `check`, `best`, `top_levels`. State is a `book.Book`; see there for
-how it is laid out. Names with a leading underscore are pieces of these four.
+Entry points: `apply_event`, `check`, `best`, `top_levels`; `set_level` and `nth_level` for
+`deferred_kernels`. State is a `book.Book`; see there for how it is laid out. Names with a leading
+underscore are pieces of these.
 
 *Key*: +tick on the bid side, −tick on the ask side, so a better price is a larger key on both sides
 and one code serves both. The level with key k lies at index ``k − head[s, ANCHOR_BID + side]``.
@@ -35,7 +36,7 @@ from tickrt.compile.codes import (
     OK,
     SNAPSHOT,
 )
-from tickrt.compile.intrinsics import leading_zeros
+from tickrt.compile.intrinsics import leading_zeros, ones, trailing_zeros
 from tickrt.compile.jit import inline_kernel, kernel, kernel_internal
 
 # Columns of `head`. ANCHOR_* are keys; BEST_* are ticks. Pairs are adjacent: `NAME_BID + side`.
@@ -45,7 +46,7 @@ HEAD = 16
 NO_BID = -(1 << 62)
 NO_ASK = 1 << 62
 
-_TICK_LIMIT = 4503599627370496.0  # 2^52: up to here a float64 price in ticks is exact
+TICK_LIMIT = 4503599627370496.0  # 2^52: up to here a float64 price in ticks is exact
 _ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
 _ONE = np.uint64(1)
 _NONE = np.uint64(0)
@@ -80,16 +81,6 @@ def _mark(book, s, side, index):
     w = index >> 6
     book.bits[s, side, w] |= _ONE << np.uint64(index & 63)
     book.summary[s, side, w >> 6] |= _ONE << np.uint64(w & 63)
-
-
-@kernel_internal
-def _unmark(book, s, side, index):
-    """Note that ladder level `index` is empty."""
-    w = index >> 6
-    word = book.bits[s, side, w] & ~(_ONE << np.uint64(index & 63))
-    book.bits[s, side, w] = word
-    if word == _NONE:
-        book.summary[s, side, w >> 6] &= ~(_ONE << np.uint64(w & 63))
 
 
 @kernel_internal
@@ -253,18 +244,43 @@ def _sink(book, s, side, index):
 
 
 @kernel_internal
-def _erase(book, s, side, index):
-    """Take the level at ladder `index`, which is occupied, out of the book."""
-    book.qty[s, side, index] = 0.0
-    book.head[s, LEVELS_BID + side] -= 1
-    _unmark(book, s, side, index)
-    key = book.head[s, ANCHOR_BID + side] + index
-    if (1 - 2 * side) * key == book.head[s, BEST_BID + side]:
-        next_index = _below(book, s, side, index - 1)
-        if next_index < book.qty.shape[2] >> 2:
-            _sink(book, s, side, next_index)
-        else:
-            book.head[s, BEST_BID + side] += (1 - 2 * side) * (next_index - index)
+def _best_gone(book, s, side, index):
+    """The best level, at ladder `index`, was taken out: find the next."""
+    next_index = _below(book, s, side, index - 1)
+    if next_index < book.qty.shape[2] >> 2:
+        _sink(book, s, side, next_index)
+    else:
+        book.head[s, BEST_BID + side] += (1 - 2 * side) * (next_index - index)
+
+
+@inline_kernel
+def set_level(book, s, side, index, qty):
+    """Set the quantity of ladder level `index`, 0 takes it out.
+
+    Whether a level appears, changes or goes is as good as random: one way through for all three,
+    without a branch to mispredict. Only the best is a case of its own.
+    """
+    ladder, bits, summary, head = (
+        book.qty[s, side],
+        book.bits[s, side],
+        book.summary[s, side],
+        book.head[s],
+    )
+    w = index >> 6
+    u = w >> 6
+    held, holds = ladder[index] != 0.0, qty != 0.0
+    ladder[index] = abs(qty)  # there is a −0.0
+    bit, word_bit = np.uint64(index & 63), np.uint64(w & 63)
+    word = (bits[w] & ~(_ONE << bit)) | (np.uint64(holds) << bit)
+    bits[w] = word
+    summary[u] = (summary[u] & ~(_ONE << word_bit)) | (np.uint64(word != _NONE) << word_bit)
+    head[LEVELS_BID + side] += int(holds) - int(held)
+    key = head[ANCHOR_BID + side] + index
+    if key >= (1 - 2 * side) * head[BEST_BID + side]:
+        if holds:
+            head[BEST_BID + side] = (1 - 2 * side) * key
+        elif held:
+            _best_gone(book, s, side, index)
 
 
 @kernel_internal
@@ -315,7 +331,7 @@ def _clear(book, s, ev, px):
         _clear_side(book, s, side)
         return OK
     ticks = px * book.inv_tick[s]
-    if not (ticks >= 0.0 and ticks < _TICK_LIMIT):
+    if not (ticks >= 0.0 and ticks < TICK_LIMIT):
         return BOOK_BAD_EVENT
     sign = 1 - 2 * side
     last = sign * int(ticks + 0.5)
@@ -323,7 +339,7 @@ def _clear(book, s, ev, px):
         key = sign * book.head[s, BEST_BID + side]
         if key < last:
             break
-        _erase(book, s, side, key - book.head[s, ANCHOR_BID + side])
+        set_level(book, s, side, key - book.head[s, ANCHOR_BID + side], 0.0)
     return OK
 
 
@@ -350,27 +366,17 @@ def apply_event(book, s, ev, px, qty, ts_ns):
     kind = ev & KIND_MASK
     code = OK
     ticks = px * book.inv_tick[s]
-    good = ticks >= 0.0 and ticks < _TICK_LIMIT and qty >= 0.0 and qty < np.inf
+    good = ticks >= 0.0 and ticks < TICK_LIMIT and qty >= 0.0 and qty < np.inf
     if kind == DEPTH or kind == SNAPSHOT:
         side = 2 - ((ev >> 28) & 3)
         if not good or side < 0 or side > 1:
             return BOOK_BAD_EVENT
         tick = int(ticks + 0.5)
-        key = (1 - 2 * side) * tick
-        index = key - book.head[s, ANCHOR_BID + side]
+        index = (1 - 2 * side) * tick - book.head[s, ANCHOR_BID + side]
         if index < 0 or index >= book.qty.shape[2]:
             code = _set_outside(book, s, side, tick, qty)
         else:
-            old = book.qty[s, side, index]
-            if qty != 0.0:
-                book.qty[s, side, index] = qty
-                if old == 0.0:
-                    _mark(book, s, side, index)
-                    book.head[s, LEVELS_BID + side] += 1
-                    if key > (1 - 2 * side) * book.head[s, BEST_BID + side]:
-                        book.head[s, BEST_BID + side] = tick
-            elif old != 0.0:
-                _erase(book, s, side, index)
+            set_level(book, s, side, index, qty)
     elif kind == CLEAR:
         code = _clear(book, s, ev, px)
     elif not good:
@@ -420,6 +426,24 @@ def _top_far(book, s, side, n, count, ticks, qtys):
     return count
 
 
+@kernel_internal
+def nth_level(book, s, side, n):
+    """The ladder index of the n-th best level of a side; −1 where the ladder holds fewer."""
+    if book.head[s, LEVELS_BID + side] < n:
+        return -1
+    sign = 1 - 2 * side
+    w = (sign * book.head[s, BEST_BID + side] - book.head[s, ANCHOR_BID + side]) >> 6
+    while True:
+        word = book.bits[s, side, w]
+        while word != _NONE:
+            bit = 63 - leading_zeros(word)
+            word ^= _ONE << np.uint64(bit)
+            n -= 1
+            if n == 0:
+                return (w << 6) + bit
+        w = _below(book, s, side, (w << 6) - 1) >> 6
+
+
 @kernel
 def top_levels(book, s, side, n, ticks, qtys):
     """Write the best `n` levels of a side, best first; levels without quantity are not there.
@@ -438,20 +462,27 @@ def top_levels(book, s, side, n, ticks, qtys):
     if n <= 0 or book.head[s, LEVELS_BID + side] == 0:
         return 0
     sign = 1 - 2 * side
+    bits, ladder = book.bits[s, side], book.qty[s, side]
     anchor = book.head[s, ANCHOR_BID + side]
     w = (sign * book.head[s, BEST_BID + side] - anchor) >> 6
     count = 0
     while True:
-        word = book.bits[s, side, w]
-        while word != _NONE:
-            bit = 63 - leading_zeros(word)
-            word ^= _ONE << np.uint64(bit)
-            index = (w << 6) + bit
-            ticks[count] = sign * (anchor + index)
-            qtys[count] = book.qty[s, side, index]
-            count += 1
-            if count == n:
-                return n
+        word, first = bits[w], count
+        count += ones(word)
+        if count >= n:
+            for at in range(first, n):
+                bit = 63 - leading_zeros(word)
+                word ^= _ONE << np.uint64(bit)
+                ticks[at] = sign * (anchor + (w << 6) + bit)
+                qtys[at] = ladder[(w << 6) + bit]
+            return n
+        at = count - 1
+        while at >= first:  # worst first: taking the lowest bit off is a single instruction
+            index = (w << 6) + trailing_zeros(word)
+            word &= word - _ONE
+            ticks[at] = sign * (anchor + index)
+            qtys[at] = ladder[index]
+            at -= 1
         index = _below(book, s, side, (w << 6) - 1)
         if index < 0:
             break

@@ -329,7 +329,8 @@ class Report(_Strict):
     latency_us: dict[str, LatencySummary]
     """By stage: `tick_to_order` (event readable → order readable by the gateway), `book`,
     `features`, `engine`, `decision`, `tick_to_decision`, `queued` (event readable → taken),
-    `advance` (off-path work), `wait` (part of `queued`: still preparing the engines' states)."""
+    `advance` (off-path work, the levels that no row sees among it), `wait` (part of `queued`: still
+    preparing the engines' states)."""
     latency_cdf: dict[str, list[tuple[Microseconds, Share]]]
     """By stage: points of the distribution, latency and share of times at or below it."""
     engine: EngineFacts

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from tickrt.engines.resident.text import FOLDS, expression
 from tickrt.engines.resident.writer import Text
-from tickrt.program import Contract, Map, Operation, Reduce, View
+from tickrt.program import Contract, For, Map, Operation, Reduce, View
+from tickrt.program.ir import operands
 
 __all__ = ["Lanes"]
 
@@ -31,8 +32,28 @@ class Lanes:
         self.values: dict[str, tuple[int, list[str]]] = {}
 
     def possible(self) -> bool:
-        """True when every operation has a form that lanes can take."""
-        return all(self._form(op) for op in self.run)
+        """True when every operation has a form that lanes can take, and finds what it reads."""
+        return all(self._form(op) for op in self.run) and self._found()
+
+    def _found(self) -> bool:
+        """Whatever was written in the run is read from registers: memory does not have it."""
+        written: dict[str, tuple[int, int]] = {}
+        for op in self.run:
+            assert not isinstance(op, For)
+            sizes = op.loops if isinstance(op, Map) else op.loops + op.folds
+            views, outputs = operands(op)
+            for view in views:
+                walked = sizes if len(view.strides) == len(sizes) else op.loops
+                spans = [s * (n - 1) for s, n in zip(view.strides, walked, strict=True)]
+                low = view.offset + sum(min(0, span) for span in spans)
+                high = view.offset + sum(max(0, span) for span in spans)
+                first, last = written.get(view.buffer, (low, high))
+                if low < first or high > last:
+                    return False
+            for view in outputs:
+                last = view.offset + (op.loops[0] if op.loops else 1) - 1
+                written[view.buffer] = (view.offset, last)
+        return True
 
     def _form(self, op: Operation) -> bool:
         if isinstance(op, Map):
@@ -93,8 +114,19 @@ class Lanes:
                 other = f"__shfl_xor_sync(0xffffffffu, {name}, {step})"
                 self.text.add(f"{name} = {join.format(name, other)};")
 
+    def _element(self, view: View, index: tuple[int, ...]) -> str:
+        """An element by all of its indices."""
+        at = view.offset + sum(i * s for i, s in zip(index, view.strides, strict=True))
+        first, names = self.values.get(view.buffer, (at, []))
+        if names:
+            return names[at - first]
+        return self.text.near.load(view, [str(i) for i in index])
+
     def _contract(self, op: Contract, number: int) -> None:
         outputs, folds, text = (op.loops[0] if op.loops else 1), op.folds[0], self.text
+        if op.a.buffer in self.values or op.b.buffer in self.values:
+            self._short(op, number, outputs)
+            return
         names = [f"y{number}_{j}" for j in range(outputs)]
         text.add("float " + ", ".join(f"{name} = 0.0f" for name in names) + ";")
         text.add("#pragma unroll")
@@ -108,6 +140,21 @@ class Lanes:
         if op.start is not None:
             for j, name in enumerate(names):
                 text.add(f"{name} += {self._load(op.start, j)};")
+        self._put(op.output, names)
+
+    def _short(self, op: Contract, number: int, outputs: int) -> None:
+        """A product of what is in registers: every lane computes all of it."""
+        names = []
+        for j in range(outputs):
+            name = f"y{number}_{j}"
+            names.append(name)
+            self.text.add(f"float {name} = 0.0f;")
+            for k in range(op.folds[0]):
+                index = (j, k) if op.loops else (k,)
+                a, b = self._element(op.a, index), self._element(op.b, index)
+                self.text.add(f"{name} = fmaf({a}, {b}, {name});")
+            if op.start is not None:
+                self.text.add(f"{name} += {self._load(op.start, j)};")
         self._put(op.output, names)
 
     def _reduce(self, op: Reduce, number: int) -> None:

@@ -261,6 +261,50 @@ def stage(text: Text, s: int, stage: Stage) -> None:
     text.close()
 
 
+def _gathered(text: Text, stage: Stage, offsets: list[int]) -> dict[tuple[int, int], str]:
+    """Sums of every product and group of units, in the lane of their unit: (piece, group) → name.
+
+    Each lane of one warp adds up a few outputs, whichever they are; then units fetch theirs.
+    """
+    units = _units(stage, text.plan.blocks)
+    names: dict[tuple[int, int], str] = {}
+    for p, (piece, offset) in enumerate(zip(stage.pieces, offsets, strict=True)):
+        lay = _layout(piece, units)
+        start = piece.contract.start
+        for r in range(math.ceil(lay.outputs / 32)):
+            text.add(f"float q{p}_{r};")
+            text.open("")
+            text.add(f"const int o = min({32 * r} + lane, {lay.outputs - 1});")
+            terms = [f"partial[{offset + k * lay.outputs} + o]" for k in range(lay.segments)]
+            if start is not None:
+                unit = f"min((int)rank * {units} + o % {units}, {stage.units - 1})"
+                terms.append(text.near.load(start, [f"(o / {units} * {stage.units} + {unit})"]))
+            text.add(f"q{p}_{r} = {_joined(terms)};")
+            text.close()
+        for g in range(piece.groups):
+            low, high = g * units // 32, (g * units + units - 1) // 32
+            found = [f"__shfl_sync(0xffffffffu, q{p}_{r}, {g * units} + u)" for r in (low, high)]
+            chosen = found[0] if low == high else f"{g * units} + u < {32 * high} ? s0 : s1"
+            names[p, g] = f"sum{p}_{g}"
+            text.add(f"float sum{p}_{g};")
+            text.open("")
+            if low != high:
+                text.add(*(f"const float s{i} = {value};" for i, value in enumerate(found)))
+            text.add(f"sum{p}_{g} = {chosen};")
+            text.close()
+    return names
+
+
+def _value(text: Text, stage: Stage, index: int, sums: dict[tuple[int, int], str]) -> str:
+    """Input `index` of a stage's last operation, for the unit of this lane."""
+    view = stage.last.inputs[index]
+    for p, piece in enumerate(stage.pieces):
+        out = piece.contract.output
+        if view.buffer == out.buffer:
+            return sums[p, (view.offset - out.offset) // stage.units]
+    return text.near.load(view, ["unit"])
+
+
 def _send(text: Text, s: int, stage: Stage, offsets: list[int]) -> None:
     """A warp computes 32 units of the block; its lanes share out who sends what to whom."""
     units, blocks = _units(stage, text.plan.blocks), text.plan.blocks
@@ -268,7 +312,11 @@ def _send(text: Text, s: int, stage: Stage, offsets: list[int]) -> None:
     text.open(f"if (warp < {math.ceil(units / 32)})")
     text.add(f"const int u = min(tid, {units - 1});")
     text.add(f"const int unit = min((int)rank * {units} + u, {stage.units - 1});")
-    statements, values = expression(stage.last.body, lambda i: _sum(text, stage, i, offsets))
+    if units <= 32:
+        sums = _gathered(text, stage, offsets)
+        statements, values = expression(stage.last.body, lambda i: _value(text, stage, i, sums))
+    else:
+        statements, values = expression(stage.last.body, lambda i: _sum(text, stage, i, offsets))
     text.add(*statements)
     for number, r in enumerate(stage.last.results):
         text.add(f"const float value{number} = {values[r]};")

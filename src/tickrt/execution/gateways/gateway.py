@@ -7,9 +7,11 @@ process: a venue of one's own takes orders with `take`, and answers with `acknow
 `cancelled`, `reject`, `expire`, `reject_cancel`. Gateways that work in the loop's own thread
 (`paper`, `hftbacktest`) put compiled functions into the handle, a row of int64:
 
-    submit(ctx, ts_ns)            orders were published: hand them over
+    submit(ctx, ts_ns)            orders were published: hand them over; of the book only the levels
+                                  that the specs see are sure to be there
     read_reports(ctx, ts_ns)      publish what is known by `ts_ns` in `reports`
-    on_batch(ctx, s, first, end)  events first … end − 1 of symbol s were decided on
+    on_batch(ctx, s, first, end)  events first … end − 1 of symbol s were decided on, and are in the
+                                  book
 
 Each returns an int64 `Code`; an address of 0 means that there is nothing to do. None may block.
 
@@ -71,7 +73,7 @@ class GatewayContext:
     """What a gateway in the loop's own thread may look at.
 
     Attributes:
-        book: the loop's books, read only.
+        book: the loop's books, read only; whole in `on_batch`.
         feed: the loop's feed, read only: the events of a batch.
         symbols: the symbol index of each strategy.
         markets: the instrument of each symbol index.

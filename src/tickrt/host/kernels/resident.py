@@ -17,7 +17,7 @@ import mmap
 import os
 import struct
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from tickrt.compile import codes
 from tickrt.errors import HostError, IncompatibleError
-from tickrt.host.cuda import Device, open_device
+from tickrt.host.cuda import open_device
 from tickrt.host.kernels.registry import Payloads
 from tickrt.host.mailbox import CONTROL_BYTES, TAKEN, Layout, Mailbox
 from tickrt.host.memory.registry import Attached
@@ -87,15 +87,12 @@ def warm() -> None:
 class _Box:
     """A mailbox in this process's memory, for rows that come by request."""
 
-    def __init__(self, device: Device, layout: Layout) -> None:
+    def __init__(self, layout: Layout, register: Callable[[NDArray[np.uint8]], int]) -> None:
         self.layout = layout
-        self._rows = mmap.mmap(-1, _pages(layout.row_bytes))
-        self._host = mmap.mmap(-1, _pages(layout.host_bytes))
-        self.rows = np.frombuffer(self._rows, np.uint8)
-        self.host = np.frombuffer(self._host, np.uint8)
+        self.rows = np.frombuffer(mmap.mmap(-1, _pages(layout.row_bytes)), np.uint8)
+        self.host = np.frombuffer(mmap.mmap(-1, _pages(layout.host_bytes)), np.uint8)
         self.rows.fill(255)
-        self.device_rows = device.register(self.rows.ctypes.data, len(self.rows))
-        self.device_host = device.register(self.host.ctypes.data, len(self.host))
+        self.device_rows, self.device_host = register(self.rows), register(self.host)
 
     def send(self, number: int, seq: int, row: NDArray[np.float32], kind: int) -> None:
         """One row: all but its head, then its head."""
@@ -137,15 +134,24 @@ class ResidentKernel:
             "resident", int(facts["shared_bytes"]), int(facts["blocks"]) > 8
         )
         self._memory = [device.allocate(arrays[0].nbytes), *(device.upload(a) for a in arrays)]
-        self._stop = np.frombuffer(mmap.mmap(-1, 4096), np.uint32)
-        self._stop_device = device.register(self._stop.ctypes.data, 4096)
-        self._profile = np.frombuffer(mmap.mmap(-1, 4096), np.int32)
-        profile = device.register(self._profile.ctypes.data, 4096) if facts["marks"] else 0
-        self._profile_device = profile
+        self._registered: list[NDArray[np.uint8]] = []  # kept: the GPU looks at them
+        stop, self._stop_device = self._page()
+        self._stop = stop.view(np.uint32)
+        profile, self._profile_device = self._page() if facts["marks"] else (stop, 0)
+        self._profile = profile.view(np.int32)
         self._running = False
         self._own: _Box | None = None
         self._number, self._pending_reset = 0, 0
-        self._registered: list[int] = []
+
+    def _register(self, view: NDArray[np.uint8]) -> int:
+        """The GPU's address of memory of this process; until `close`."""
+        address = self._device.register(int(view.ctypes.data), _pages(len(view)))
+        self._registered.append(view)
+        return address
+
+    def _page(self) -> tuple[NDArray[np.uint8], int]:
+        page = np.frombuffer(mmap.mmap(-1, 4096), np.uint8)
+        return page, self._register(page)
 
     def _launch(self, rows: int, host: int, layout: Layout) -> None:
         device = self._device
@@ -180,7 +186,7 @@ class ResidentKernel:
     def _parity_box(self) -> _Box:
         if self._own is None:
             layout = Layout(int(self._facts["width"]), int(self._facts["outputs"]), slots=_SLOTS)
-            self._own = _Box(self._device, layout)
+            self._own = _Box(layout, self._register)
             self._launch(self._own.device_rows, self._own.device_host, layout)
         return self._own
 
@@ -227,8 +233,7 @@ class ResidentKernel:
         """Serve that mailbox."""
         self._end()
         assert host.view is not None
-        device_host = self._device.register(host.view.ctypes.data, _pages(len(host.view)))
-        self._registered.append(int(host.view.ctypes.data))
+        device_host = self._register(host.view)
         if rows.fd >= 0:
             from tickrt.host.memory.vulkan import rounded
 
@@ -239,8 +244,7 @@ class ResidentKernel:
         else:
             assert rows.view is not None
             rows.view.fill(255)
-            device_rows = self._device.register(rows.view.ctypes.data, _pages(len(rows.view)))
-            self._registered.append(int(rows.view.ctypes.data))
+            device_rows = self._register(rows.view)
         self._device.wait()
         self._launch(device_rows, device_host, box.layout)
 
@@ -264,8 +268,8 @@ class ResidentKernel:
     def close(self) -> None:
         """Give the GPU back what is ours."""
         self._end()
-        for address in self._registered:
-            self._device.unregister(address)
+        for view in self._registered:
+            self._device.unregister(int(view.ctypes.data))
         self._registered.clear()
         self._module.close()
         for address in self._memory:

@@ -214,16 +214,22 @@ def probe() -> str:
     return ""
 
 
+@cache
+def _opened(index: int) -> tuple[_Vulkan, _Pointer, int]:
+    """(Vulkan, a device on that card, the type of its memory), once per process: the driver leaves
+    file descriptors behind with each device that is closed."""
+    vk = _Vulkan()
+    card, _ = _card(vk, _instance(vk), index)
+    return vk, _device(vk, card), _memory_type(vk, card)
+
+
 def allocate(size: int, index: int = 0) -> Allocated:
     """`size` bytes of GPU number `index` that this process stores into.
 
     Raises:
         VulkanError: it cannot be had here; says why.
     """
-    vk = _Vulkan()
-    instance = _instance(vk)
-    card, _ = _card(vk, instance, index)
-    kind, device = _memory_type(vk, card), _device(vk, card)
+    vk, device, kind = _opened(index)
     size = rounded(size)
     export = _Export(type=_EXPORT, handles=_OPAQUE_FD)
     wanted = _Allocate(type=_ALLOCATE, next=ctypes.addressof(export), size=size, index=kind)
@@ -249,8 +255,6 @@ def allocate(size: int, index: int = 0) -> Allocated:
     def release() -> None:
         vk.do("vkUnmapMemory", device, memory)
         vk.do("vkFreeMemory", device, memory, None)
-        vk.do("vkDestroyDevice", device, None)
-        vk.do("vkDestroyInstance", instance, None)
         os.close(fd.value)
 
     ctypes.memset(address.value, 0, size)

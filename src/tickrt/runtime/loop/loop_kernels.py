@@ -23,6 +23,7 @@ from tickrt.compile.codes import (
 )
 from tickrt.compile.intrinsics import clock, load_acquire, load_i64, pause, store_release
 from tickrt.compile.jit import kernel
+from tickrt.market.deferred_kernels import apply_deferred, settle
 from tickrt.observe.kernels import record
 from tickrt.runtime.loop.record_kernels import publish_records, record_clock, room
 from tickrt.runtime.loop.step_kernels import (
@@ -101,6 +102,9 @@ def play_batch(feed, x, pace, s, first, q):
     ts_ns = last["local_ts"]
     code = step(x, s, q - 1, ts_ns, last["exch_ts"], ready, now)
     code = min(code, submit_orders(x, ts_ns))
+    out = clock()
+    settle(x.book, x.deferred, s)
+    settled = clock() - out
     code = min(code, on_batch(x, s, first, q, ts_ns))
     if code < 0:
         return fail(x, code, q - 1, s)
@@ -110,7 +114,7 @@ def play_batch(feed, x, pace, s, first, q):
     now = clock()
     advance(x, s)
     c[COUNT_ADVANCED] = clock()
-    record(x.hist, STAGE_ADVANCE, c[COUNT_ADVANCED] - now)
+    record(x.hist, STAGE_ADVANCE, settled + c[COUNT_ADVANCED] - now)
     finish_batch(x, q, ts_ns)
     store_release(feed.consumed, q)
     return code
@@ -130,7 +134,8 @@ def idle(x):
 
 @kernel
 def loop(feed, x, pace):
-    """Poll → book → row → engine → policy → risk → order out → advance, until the feed ends.
+    """Poll → what a row sees of the book → row → engine → policy → risk → order out → rest of the
+    book → advance, until the feed ends.
 
     Returns OK, or the Code of the error that stopped it (which is in the counters).
     """
@@ -175,6 +180,7 @@ def loop(feed, x, pace):
 def run(feed, x, pace):
     """`loop`, for callers in Python: `feed` a FeedView, `x` a Loop, `pace` a Pace."""
     code = loop(by_ref(feed), by_ref(x), by_ref(pace))
+    apply_deferred(x.book, x.deferred)  # of a batch that is not complete, or failed
     record_clock(x, x.counters[COUNT_CURSOR], x.counters[COUNT_LAST_TS])
     publish_records(x.records)
     return code

@@ -25,6 +25,7 @@ from tickrt.execution.gateways.gateway import GatewayLike
 from tickrt.execution.orders import Orders, new_orders
 from tickrt.feature.streams import Streams
 from tickrt.market.book import Book
+from tickrt.market.deferred import Deferred, new_deferred
 from tickrt.memory.records import (
     CLOCK_DTYPE,
     FILL_DTYPE,
@@ -99,6 +100,7 @@ class Loop(NamedTuple):
     """The state of one hot loop."""
 
     book: Book
+    deferred: Deferred  # levels of the batch at hand that are applied after its orders are out
     streams: Streams
     engines: Engines
     strategies: Strategies
@@ -188,6 +190,14 @@ def _home(strategies: Strategies, risk: Risk) -> NDArray[np.int64]:
     return np.where(halted, int(Mode.LIVE), strategies.mode)
 
 
+def _depths(symbols: int, streams: Streams) -> list[int]:
+    """For each symbol the levels a side that its deepest stream reads."""
+    depths = [0] * symbols
+    for symbol, depth in zip(streams.symbol.tolist(), streams.depth.tolist(), strict=True):
+        depths[symbol] = max(depths[symbol], depth)
+    return depths
+
+
 def new_loop(
     book: Book,
     streams: Streams,
@@ -217,6 +227,7 @@ def new_loop(
     stop[0] = stop.ctypes.data + 8
     return Loop(
         book=book,
+        deferred=new_deferred(_depths(len(book.inv_tick), streams)),
         streams=streams,
         engines=engines,
         strategies=strategies,

@@ -48,7 +48,8 @@ from tickrt.compile.intrinsics import (
 from tickrt.compile.jit import inline_kernel, kernel
 from tickrt.execution.kernels import find_order, on_report_at, on_sent
 from tickrt.feature.kernels import make_row, on_event, reset
-from tickrt.market.kernels import apply_event, best, check
+from tickrt.market.deferred_kernels import apply_other, take_levels
+from tickrt.market.kernels import best, check
 from tickrt.observe.kernels import record
 from tickrt.risk.kernels import check_intent, check_loss
 from tickrt.runtime.loop.record_kernels import (
@@ -96,21 +97,29 @@ def restart(x, s):
 
 
 @inline_kernel
-def apply(x, s, ev, px, qty, ts_ns):
-    """One event of symbol `s`: the book first, then what the features accumulate."""
-    code = apply_event(x.book, s, ev, px, qty, ts_ns)
+def accumulate(x, s, ev, px, qty, ts_ns):
+    """What the features of symbol `s` note of an event that its book has taken."""
+    for k in range(x.wiring.streams[s], x.wiring.streams[s + 1]):
+        on_event(x.streams, k, x.book, s, ev, px, qty, ts_ns)
+
+
+@inline_kernel
+def take_other(x, s, ev, px, qty, ts_ns):
+    """One event of symbol `s` that `take_levels` left. A Code."""
+    code = apply_other(x.book, x.deferred, s, ev, px, qty, ts_ns)
     if code < 0:
         return code
     if ev & KIND_MASK == CLEAR:
         restart(x, s)
-    for k in range(x.wiring.streams[s], x.wiring.streams[s + 1]):
-        on_event(x.streams, k, x.book, s, ev, px, qty, ts_ns)
+    accumulate(x, s, ev, px, qty, ts_ns)
     return OK
 
 
 @kernel
 def take_batch(events, mask, q, end, x):
     """Apply events from number `q`, at most up to `end`, until their batch is complete.
+
+    What no row of it can see is put off: `settle` the book once its orders are out.
 
     Returns (next q, symbol): symbol −1 when the batch is not complete yet, −2 on an error, which
     is in the counters then.
@@ -119,27 +128,33 @@ def take_batch(events, mask, q, end, x):
     symbols = len(x.book.inv_tick)
     while q < end:
         event = events[q & mask]
-        ev = int(event["ev"])
-        q += 1
-        if not ev & LOCAL:
+        if not int(event["ev"]) & LOCAL:
+            q += 1
             continue
         s = int(event["ival"])
         if not 0 <= s < symbols:
-            fail(x, BOOK_BAD_EVENT, q - 1, s)
-            return q, -2
+            fail(x, BOOK_BAD_EVENT, q, s)
+            return q + 1, -2
         if c[codes.COUNT_OPEN] == 0:
             c[codes.COUNT_OPEN] = 1
             c[codes.COUNT_STARTED] = clock()
-        ts_ns = event["local_ts"]
-        c[codes.COUNT_LAST_TS] = ts_ns
-        code = apply(x, s, ev, event["px"], event["qty"], ts_ns)
-        c[codes.COUNT_EVENTS] += 1
-        if code >= 0 and ev & BATCH_END:
+        first, code = q, OK
+        q = take_levels(x.book, x.deferred, s, events, mask, q, end)
+        if q == first:
+            q += 1
+            code = take_other(x, s, int(event["ev"]), event["px"], event["qty"], event["local_ts"])
+        else:  # of levels the features note only that there were some: the last will do
+            event = events[(q - 1) & mask]
+            accumulate(x, s, int(event["ev"]), event["px"], event["qty"], event["local_ts"])
+        c[codes.COUNT_LAST_TS] = event["local_ts"]
+        c[codes.COUNT_EVENTS] += q - first
+        complete = int(event["ev"]) & BATCH_END
+        if code >= 0 and complete:
             code = check(x.book, s)
         if code < 0:
             fail(x, code, q - 1, s)
             return q, -2
-        if ev & BATCH_END:
+        if complete:
             c[codes.COUNT_OPEN] = 0
             c[codes.COUNT_BATCHES] += 1
             return q, s
