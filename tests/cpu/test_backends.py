@@ -113,7 +113,8 @@ def test_an_unknown_name_lists_those_that_are_known(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = (
-        "did you mean onnxruntime.*there are null, onnxruntime, reference, resident, ten.*'tickrt.backends'"
+        "did you mean onnxruntime.*there are null, onnxruntime, reference, resident, ten"
+        ".*'tickrt.backends'"
     )
     with pytest.raises(ConfigError, match=words):
         backends.find("onxruntime")

@@ -61,7 +61,7 @@ class Watcher:
         self.slots: Words = rows[: layout.row_bytes].view(np.uint32).reshape(layout.slots, -1)
         replies = host[CONTROL_BYTES : layout.host_bytes].view(np.uint32)
         values = replies.reshape(layout.slots, -1)[:, codes.REPLY_VALUES // 4 :]
-        size = 4 * codes.answer_pieces(layout.outputs)
+        size = 4 * layout.answer_pieces
         self.replies: Words = values[:, :size].reshape(layout.slots, -1, 4)
         self.slots[:] = codes.EMPTY_WORD
         self.taken = 0

@@ -155,6 +155,7 @@ REPLY_ERROR: Final = 8  # 0: there is none
 REPLY_VALUES: Final = 16  # float32
 # A kernel that watches the rows writes its values in pieces of sixteen bytes: three outputs and
 # the low 30 bits of the row's number, with this bit where it has no answer.
+PIECE_OUTPUTS: Final = 3
 ANSWER_REFUSED: Final = 0x40000000
 EMPTY_WORD: Final = 0xFFFFFFFF  # a NaN that no row has: the word is not there yet
 OTHER_NAN: Final = 0x7FC00000  # what a row has in its place
@@ -195,8 +196,3 @@ COUNT_ADVANCED: Final = 17  # clock when the last off-path work ended
 COUNT_WAITED: Final = 18  # batches that came before it had ended
 COUNT_CLOCK_NS: Final = 19  # market time of the last clock record
 COUNT_STAGE_ENDED: Final = 20  # clock when the last stage of the step at hand ended
-
-
-def answer_pieces(outputs: int) -> int:
-    """Pieces of sixteen bytes of a kernel's answer."""
-    return -(-outputs // 3)

@@ -22,6 +22,7 @@ from importlib.resources import files
 import numpy as np
 from numpy.typing import NDArray
 
+from tickrt.compile.codes import PIECE_OUTPUTS
 from tickrt.engines.resident.columns import Columns
 from tickrt.engines.resident.lanes import Lanes
 from tickrt.engines.resident.schedule import ROW, THREADS, Local, Stage, schedule
@@ -132,7 +133,7 @@ def _answer(text: Text, registers: list[str]) -> None:
     base = text.plan.near[OUTPUT][0] if not registers else 0
     values = registers or [f"near[{base + i}]" for i in range(outputs)]
     text.open("if (!rehearsal && rank == 0 && warp == 0)")
-    pieces = answer_pieces(outputs)
+    pieces = math.ceil(outputs / PIECE_OUTPUTS)
     ready = f"count >= {text.program.warm}"  # else its states are not complete
     text.add(f"const word tag = {ready} ? number : number | REFUSED;")
     for p in range(pieces):
@@ -142,11 +143,6 @@ def _answer(text: Text, registers: list[str]) -> None:
         text.add(f"if (lane == {p % 32}) store_system({place}, make_uint4({', '.join(words)}));")
     text.close()
     text.mark("answer")
-
-
-def answer_pieces(outputs: int) -> int:
-    """Pieces of sixteen bytes of an answer: three outputs and the row's number."""
-    return math.ceil(outputs / 3)
 
 
 def _turns(text: Text, operations: tuple[Operation, ...], extra: list[View]) -> None:

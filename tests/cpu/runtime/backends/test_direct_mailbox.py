@@ -133,7 +133,7 @@ def test_an_answer_in_pieces_is_whole_or_not_there(
 ) -> None:
     """Its pieces come one by one, in any order; the last one's arrival is the answer's."""
     one, rng = played(5, outputs), np.random.default_rng(outputs)
-    pieces = codes.answer_pieces(outputs)
+    pieces = one.side.layout.answer_pieces
     for seq in range(1, 30):
         one.submit(seq)
         for piece in rng.permutation(pieces).tolist():
