@@ -32,7 +32,7 @@ from tickrt.runtime.model_source import Source
 from tickrt.runtime.session import Session
 
 LEVEL = ("--builder-optimization-level", "3")
-BUILT_IN = ["tensorrt", "tensorrt_rtx", "onnxruntime", "null", "reference"]
+BUILT_IN = ["tensorrt", "tensorrt_rtx", "onnxruntime", "null", "reference", "resident"]
 
 
 @pytest.fixture(autouse=True)
@@ -113,7 +113,8 @@ def test_an_unknown_name_lists_those_that_are_known(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = (
-        "did you mean onnxruntime.*there are null, onnxruntime, reference, ten.*'tickrt.backends'"
+        "did you mean onnxruntime.*there are null, onnxruntime, reference, resident, ten"
+        ".*'tickrt.backends'"
     )
     with pytest.raises(ConfigError, match=words):
         backends.find("onxruntime")

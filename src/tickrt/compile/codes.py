@@ -155,8 +155,8 @@ REPLY_ERROR: Final = 8  # 0: there is none
 REPLY_VALUES: Final = 16  # float32
 # A kernel that watches the rows writes its values in pieces of sixteen bytes: three outputs and
 # the low 30 bits of the row's number, with this bit where it has no answer.
+PIECE_OUTPUTS: Final = 3
 ANSWER_REFUSED: Final = 0x40000000
-ANSWER_VALUES: Final = 3  # of a piece
 EMPTY_WORD: Final = 0xFFFFFFFF  # a NaN that no row has: the word is not there yet
 OTHER_NAN: Final = 0x7FC00000  # what a row has in its place
 

@@ -122,15 +122,15 @@ class Layout:
         return self.slots * self.mail_bytes
 
     @property
-    def pieces(self) -> int:
-        """Pieces of sixteen bytes of an answer, from a kernel that watches the rows."""
-        return -(-self.outputs // codes.ANSWER_VALUES)
+    def answer_pieces(self) -> int:
+        """Pieces of sixteen bytes of an answer, where the kernel watches the rows."""
+        return _up(self.outputs, codes.PIECE_OUTPUTS) // codes.PIECE_OUTPUTS
 
     @property
     def reply_bytes(self) -> int:
         """Bytes of a reply's slot."""
         plain = 4 * self.max_batch * self.outputs
-        pieces = 16 * self.max_batch * self.pieces
+        pieces = 16 * self.max_batch * self.answer_pieces
         return _up(codes.REPLY_VALUES + max(plain, pieces), 64)
 
     @property

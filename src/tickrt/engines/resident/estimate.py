@@ -1,7 +1,7 @@
 """What a resident kernel will cost, without a GPU: `estimate(program)` → `Estimate`.
 
-Cycles of every part of the step, from the schedule, with constants that were fitted to what profiled
-builds measured on an H100; a test holds the estimate within 25 % of the measured p50 of the zoo.
+Cycles of every part of the step, from the schedule, with constants that were fitted to what
+profiled builds measured on an H100; a test holds it within 25 % of the zoo's measured p50.
 
 Known limits: one card's figures; the mailbox's own time is that of rows in GPU memory, with nothing
 else on the machine. What an advance costs is not estimated.

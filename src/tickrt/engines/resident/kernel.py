@@ -22,7 +22,7 @@ from importlib.resources import files
 import numpy as np
 from numpy.typing import NDArray
 
-from tickrt.compile.codes import ANSWER_VALUES
+from tickrt.compile.codes import PIECE_OUTPUTS
 from tickrt.engines.resident.columns import Columns
 from tickrt.engines.resident.lanes import Lanes
 from tickrt.engines.resident.schedule import ROW, THREADS, Local, Stage, schedule
@@ -133,14 +133,14 @@ def _answer(text: Text, registers: list[str]) -> None:
     base = text.plan.near[OUTPUT][0] if not registers else 0
     values = registers or [f"near[{base + i}]" for i in range(outputs)]
     text.open("if (!rehearsal && rank == 0 && warp == 0)")
-    pieces = math.ceil(outputs / ANSWER_VALUES)
+    pieces = math.ceil(outputs / PIECE_OUTPUTS)
     ready = f"count >= {text.program.warm}"  # else its states are not complete
     text.add(f"const word tag = {ready} ? number : number | REFUSED;")
     for p in range(pieces):
         words = [
-            f"__float_as_uint({v})" for v in values[ANSWER_VALUES * p : ANSWER_VALUES * (p + 1)]
+            f"__float_as_uint({v})" for v in values[PIECE_OUTPUTS * p : PIECE_OUTPUTS * (p + 1)]
         ]
-        words += ["0u"] * (ANSWER_VALUES - len(words)) + ["tag"]
+        words += ["0u"] * (PIECE_OUTPUTS - len(words)) + ["tag"]
         place = f"a.answers + (number & a.mask) * a.answer_pieces + {p}"
         text.add(f"if (lane == {p % 32}) store_system({place}, make_uint4({', '.join(words)}));")
     text.close()

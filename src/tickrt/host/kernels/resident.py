@@ -109,7 +109,7 @@ class _Box:
         """The pieces of the reply to row `seq`, uint32 [n, 4]."""
         place = CONTROL_BYTES + (seq % self.layout.slots) * self.layout.reply_bytes
         place += codes.REPLY_VALUES
-        size = _PIECE * self.layout.pieces
+        size = _PIECE * self.layout.answer_pieces
         return self.host[place : place + size].view(np.uint32).reshape(-1, 4)
 
 

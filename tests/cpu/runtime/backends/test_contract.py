@@ -9,6 +9,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from helpers import watching_kernel
 from helpers.engine_bench import (
     Bench,
     T,
@@ -29,7 +30,7 @@ from tickrt.engines.translate import stream_program
 from tickrt.errors import Code, ConfigError, ModelError
 from tickrt.host.kernels import reference
 from tickrt.host.process import HostProcess
-from tickrt.program import to_bytes
+from tickrt.program import StreamProgram, to_bytes
 from tickrt.runtime.backends import kernels as backend_kernels
 from tickrt.runtime.backends.handle import new_engines
 from tickrt.runtime.backends.mailbox.engine import MailboxEngine
@@ -39,11 +40,11 @@ from tickrt.runtime.backends.onnxruntime.whole import OrtEngine
 ROWS = 11
 
 
-def program(model: LoopModel) -> bytes:
-    return to_bytes(stream_program(model, None))
+def program(model: LoopModel) -> StreamProgram:
+    return stream_program(model, None)
 
 
-@pytest.fixture(params=["null", "onnxruntime", "host", "reference"])
+@pytest.fixture(params=["null", "onnxruntime", "host", "reference", "watching"])
 def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
     spec = tiny_spec(tmp_path, T)
     model = read_model(tiny_model(spec, tmp_path / "m.onnx"))
@@ -54,7 +55,19 @@ def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
             "window", model, ring, HostProcess(kernels=KERNELS), parcel(T, spec.width)
         ),
         "reference": lambda ring: MailboxEngine(
-            "reference", model, ring, HostProcess(), reference.parcel("m.onnx", program(model))
+            "reference",
+            model,
+            ring,
+            HostProcess(),
+            reference.parcel("m.onnx", to_bytes(program(model))),
+        ),
+        "watching": lambda ring: MailboxEngine(
+            "watching",
+            model,
+            ring,
+            HostProcess(kernels=watching_kernel.KERNELS),
+            watching_kernel.parcel(program(model)),
+            direct=True,
         ),
     }
     bench = Bench(made[request.param], spec.width)
