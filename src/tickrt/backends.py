@@ -6,6 +6,7 @@ A backend is a module, or any object, with these functions. What it lacks, it ca
 
     probe(targets) -> Probe                    what it can do on this machine
     load(source, ring, settings) -> Engine     a model in the loop (`runtime.backends.handle`)
+    prepare(engines, settings) -> Loader       before the first of several: what they share
     builder(targets) -> EngineBuilder          engines from graphs (`engines.bundle.toolchain`)
     opener() -> EngineOpener                   checks and runs built engines, offline
 
@@ -36,6 +37,7 @@ __all__ = [
     "load",
     "names",
     "opener",
+    "prepare",
     "probe",
     "register",
 ]
@@ -170,6 +172,38 @@ def load(name: str, source: Any, ring: Any, settings: Any) -> Any:
     if why := probe(name).runs:
         raise ConfigError(f"backend {name!r} cannot run a model here: {why}")
     return find(name).load(source, ring, settings)
+
+
+class _Loads:
+    """Engines that share nothing."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def load(self, source: Any, ring: Any, settings: Any) -> Any:
+        """As the module's `load`."""
+        return load(self._name, source, ring, settings)
+
+    def close(self) -> None:
+        """Nothing is left."""
+
+
+def prepare(name: str, engines: int, settings: Any) -> Any:
+    """What loads the engines of a session: an object with `load` as here, but for the name, and
+    `close`, for when they have ended.
+
+    Args:
+        engines: how many there will be.
+
+    Raises:
+        ConfigError: there is no such backend, or it cannot have that many; says why.
+    """
+    maker = _function(name, "prepare")
+    if maker is None:
+        return _Loads(name)
+    if why := probe(name).runs:
+        raise ConfigError(f"backend {name!r} cannot run a model here: {why}")
+    return maker(engines, settings)
 
 
 def builder(name: str, targets: tuple[str, ...] = ()) -> Any:

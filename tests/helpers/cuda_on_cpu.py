@@ -25,7 +25,9 @@ __all__ = ["Emulated", "compile_kernel", "on_cpu"]
 HERE = Path(__file__).parent
 _SLOTS, _SPINS = 8, 20_000
 _SHARED = {
-    r"extern __shared__ __align__\(16\) float near\[\];": "float *near = gpu::block().shared.data();",
+    r"extern __shared__ __align__\(16\) float near\[\];": (
+        "float *near = gpu::block().shared.data();"
+    ),
     r"__shared__ unsigned long long arrivals\[\d+\];": (
         "auto *arrivals = (unsigned long long *)gpu::block().arrivals.data();"
     ),

@@ -92,7 +92,8 @@ class SessionOptions:
     backend: Annotated[
         str | None,
         typer.Option(
-            help="What runs the model: onnxruntime, null, reference, or one that was added.",
+            help="What runs the model: onnxruntime, null, reference, resident, or one that "
+            "was added.",
             show_default="onnxruntime",
             autocompletion=complete_backend,
             rich_help_panel=_ENGINE,
@@ -105,6 +106,16 @@ class SessionOptions:
             help="The interpreter that has what the engine needs, for backends that run it in a "
             "process of its own; default: this one.",
             show_default=False,
+            rich_help_panel=_ENGINE,
+        ),
+    ] = None
+    allow_time_slicing: Annotated[
+        bool | None,
+        typer.Option(
+            "--allow-time-slicing/--no-time-slicing",
+            help="Several engines on one GPU may take turns where there is no MPS: a tick may then "
+            "wait 2.4 ms for its own.",
+            show_default="--no-time-slicing",
             rich_help_panel=_ENGINE,
         ),
     ] = None
@@ -159,7 +170,10 @@ class SessionOptions:
             "trust": tuple(self.trust or ()),
             **{
                 name: getattr(self, name)
-                for name in ("backend", "engine_python", "threads", "split", "stateful")
+                for name in (
+                    *("backend", "engine_python", "allow_time_slicing", "threads"),
+                    *("split", "stateful"),
+                )
             },
             "bundle_key": self.key,
             "allow_unsigned": self.allow_unsigned,

@@ -177,9 +177,12 @@ class SessionConfig(_Frozen):
     Attributes:
         data: event files, one per symbol.
         strategies: at least one; not set: one taker on `seed_lstm`.
-        backend: what runs the models, by name: onnxruntime, null, reference, or one that was added.
+        backend: what runs the models, by name: onnxruntime, null, reference, resident, or an added
+            one.
         engine_python: the Python interpreter that has what the engines need, for backends that run
             them in a process of their own; not set: this one.
+        allow_time_slicing: let several engines on one GPU take turns where there is no MPS; a tick
+            may then wait 2.4 ms for its own.
         threads: intra-op threads of the engine; 1: the loop's own thread.
         split: run only what depends on the newest row on the path, where that is exact.
         stateful: the models were trained with carried state (needs `split`).
@@ -207,6 +210,7 @@ class SessionConfig(_Frozen):
     realtime_priority: Whole | None = Field(default=None, ge=1, le=99)
     backend: Annotated[str, AfterValidator(lambda v: _backend(v))] = DEFAULT
     engine_python: str | None = None
+    allow_time_slicing: Switch = False
     threads: Whole = Field(default=1, ge=1, le=256)
     split: Switch = True
     stateful: Switch = False
