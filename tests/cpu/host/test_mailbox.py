@@ -107,7 +107,7 @@ def test_memory_is_shared_sealed_and_zero() -> None:
 
 
 def test_memory_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match="row memory 'vram': unknown; there are auto, memfd"):
+    with pytest.raises(ConfigError, match="row memory 'vram': unknown; there are auto, vulkan, memfd"):
         choose("vram")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
