@@ -107,37 +107,74 @@ def map_views(op: Operation, change: Callable[[View], View]) -> Operation:
 
 
 def _hoist(program: StreamProgram) -> StreamProgram:
-    """What a step computes from states alone."""
+    """What a step computes from states alone.
+
+    A step must give the same outputs when it runs again, so nothing moves that the rest of the step
+    writes over: a recurrence that starts in a state and goes on in place keeps its own copy.
+    """
     if program.facts.get("mode") == "whole":
         return program
-    kept: list[Operation] = []
-    moved: list[Operation] = []
+    stay: set[int] = set()
+    while True:
+        moved = _moved(program, stay)
+        kept = [op for i, op in enumerate(program.sections["step"]) if i not in moved]
+        spoilt = {i for i, op in moved.items() if any(_overlap(op, other) for other in kept)}
+        if not spoilt:
+            break
+        stay |= spoilt
+    if not moved:
+        return program
+    prepared = {name for op in moved.values() for name in writes(op)}
+    buffers = {
+        name: replace(b, kind="state") if name in prepared else b
+        for name, b in program.buffers.items()
+    }
+    later = [_later(op) for op in moved.values()]
+    sections = {
+        label: tuple(kept) if label == "step" else (*section, *later)
+        for label, section in program.sections.items()
+    }
+    return replace(program, buffers=buffers, sections=sections)
+
+
+def _moved(program: StreamProgram, stay: set[int]) -> dict[int, Operation]:
+    """By number in `step`: operations that need nothing but states; never those in `stay`."""
+    moved: dict[int, Operation] = {}
     written: set[str] = set()  # by operations that stay
     prepared: set[str] = set()
-    for op in program.sections["step"]:
+    for i, op in enumerate(program.sections["step"]):
         sources, targets = reads(op), writes(op)
         known = all(
             program.buffers[name].kind in ("constant", "state") or name in prepared
             for name in sources
         ) and not sources.intersection(written)
         scratch = all(program.buffers[name].kind == "scratch" for name in targets)
-        if known and scratch and not targets.intersection(written):
-            moved.append(_later(op))
+        if known and scratch and i not in stay and not targets.intersection(written):
+            moved[i] = op
             prepared |= targets
         else:
-            kept.append(op)
             written |= targets
-    if not moved:
-        return program
-    buffers = {
-        name: replace(b, kind="state") if name in prepared else b
-        for name, b in program.buffers.items()
-    }
-    sections = {
-        label: tuple(kept) if label == "step" else (*section, *moved)
-        for label, section in program.sections.items()
-    }
-    return replace(program, buffers=buffers, sections=sections)
+    return moved
+
+
+def _overlap(first: Operation, second: Operation) -> bool:
+    """True when both may write the same element."""
+    return any(
+        a.buffer == b.buffer and (a.moves or b.moves or _elements(x, a) & _elements(y, b))
+        for x in walk((first,))
+        for a in operands(x)[1]
+        for y in walk((second,))
+        for b in operands(y)[1]
+    )
+
+
+def _elements(op: Operation, view: View) -> set[int]:
+    """What a view of an operation's output touches."""
+    assert not isinstance(op, For)
+    places = np.array([view.offset])
+    for size, stride in zip(op.loops, view.strides, strict=True):
+        places = np.add.outer(places, stride * np.arange(size)).ravel()
+    return set(places.tolist())
 
 
 def _is_copy(op: Operation) -> bool:
