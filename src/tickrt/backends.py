@@ -48,6 +48,7 @@ _RUNTIME, _TENSORRT = "tickrt.runtime.backends", "tickrt.engines.tensorrt.backen
 _known: dict[str, Any] = {
     "tensorrt": f"{_TENSORRT}:TENSORRT",
     "tensorrt_rtx": f"{_TENSORRT}:TENSORRT_RTX",
+    "native": f"{_RUNTIME}.native",
     DEFAULT: f"{_RUNTIME}.onnxruntime",
     "null": f"{_RUNTIME}.null",
 }

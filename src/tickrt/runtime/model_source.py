@@ -1,6 +1,6 @@
 """Where a strategy's model comes from: an ONNX file, a shipped name, or a bundle.
 
-Entry point: `load_source(settings, config)` → `Source`. A bundle is verified before any of its
+Entry points: `load_source(settings, config)` → `Source`; `split_to_run`. A bundle is verified before any of its
 payloads is read (`engines.bundle.compat`); an ONNX file is checked (`engines.graph.check`).
 """
 
@@ -12,9 +12,10 @@ from pathlib import Path
 from tickrt.config import SessionConfig, StrategySettings
 from tickrt.engines.graph.check import LoopModel, read_model
 from tickrt.engines.split.plan import SplitPlan
+from tickrt.errors import ConfigError
 from tickrt.models import find_model
 
-__all__ = ["Source", "load_source"]
+__all__ = ["Source", "load_source", "split_to_run"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,3 +60,29 @@ def load_source(settings: StrategySettings, config: SessionConfig) -> Source:
     with load_bundle(path, trust, key, allow_unsigned) as bundle:
         model, plan = runnable(bundle)
         return Source(model, path, bundle.digest, built=True, plan=plan)
+
+
+def split_to_run(source: Source, settings: SessionConfig) -> SplitPlan | None:
+    """The split to run; None: the whole window.
+
+    Raises:
+        ConfigError: the settings ask for what the model or bundle does not have.
+    """
+    from tickrt.engines.split.plan import plan
+
+    name, stateful = source.model.name, settings.stateful
+    if source.plan is not None and not settings.split:
+        raise ConfigError(
+            f"{name}: the bundle was built split: for the whole window build it with "
+            "`tickrt build --no-split`"
+        )
+    if source.built:
+        if stateful and (source.plan is None or source.plan.mode != "carry"):
+            raise ConfigError(f"{name}: build the bundle with --stateful to run it so")
+        return source.plan
+    if not settings.split:
+        return None
+    split_plan = plan(source.model, stateful=stateful)
+    if stateful and not split_plan.usable:
+        raise ConfigError(f"{name}: cannot run with carried state: {split_plan.why_not}")
+    return split_plan if split_plan.usable else None

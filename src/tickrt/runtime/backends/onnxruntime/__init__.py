@@ -14,7 +14,6 @@ from tickrt.errors import ConfigError, IncompatibleError
 if TYPE_CHECKING:
     from tickrt.config import SessionConfig
     from tickrt.engines.build.portable import OnnxBuilder
-    from tickrt.engines.split.plan import SplitPlan
     from tickrt.runtime.backends.handle import Engine, RowRing
     from tickrt.runtime.model_source import Source
 
@@ -51,6 +50,7 @@ def load(source: Source, ring: RowRing, settings: SessionConfig) -> Engine:
     from tickrt.engines.graph.check import ONNX
     from tickrt.runtime.backends.onnxruntime.split import SplitEngine
     from tickrt.runtime.backends.onnxruntime.whole import OrtEngine
+    from tickrt.runtime.model_source import split_to_run
 
     if source.model.format != ONNX:
         raise IncompatibleError(
@@ -58,29 +58,7 @@ def load(source: Source, ring: RowRing, settings: SessionConfig) -> Engine:
             f"with --backend {source.model.format}, or build it for this one with: tickrt build "
             f"--rebuild {source.path} -o X.bundle --backend onnxruntime"
         )
-    split_plan = _plan(source, settings)
+    split_plan = split_to_run(source, settings)
     if split_plan is not None:
         return SplitEngine(source.model, split_plan, ring, settings.threads)
     return OrtEngine(source.model, ring, settings.threads)
-
-
-def _plan(source: Source, settings: SessionConfig) -> SplitPlan | None:
-    """The split to run; None: the whole window."""
-    from tickrt.engines.split.plan import plan
-
-    name, stateful = source.model.name, settings.stateful
-    if source.plan is not None and not settings.split:
-        raise ConfigError(
-            f"{name}: the bundle was built split: for the whole window build it with "
-            "`tickrt build --no-split`"
-        )
-    if source.built:
-        if stateful and (source.plan is None or source.plan.mode != "carry"):
-            raise ConfigError(f"{name}: build the bundle with --stateful to run it so")
-        return source.plan
-    if not settings.split:
-        return None
-    split_plan = plan(source.model, stateful=stateful)
-    if stateful and not split_plan.usable:
-        raise ConfigError(f"{name}: cannot run with carried state: {split_plan.why_not}")
-    return split_plan if split_plan.usable else None

@@ -1,0 +1,264 @@
+"""`Contract` as C: a tile of sums in registers, dot products, or plain loops.
+
+Entry point: `write_contract`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tickrt.engines.native.schedule import LANES, Dot, Lanes, Pack, Plain
+from tickrt.engines.native.writer import Writer, terms
+from tickrt.program import Contract, View
+
+__all__ = ["write_contract"]
+
+
+def write_contract(w: Writer, op: Contract, plan: Lanes | Dot | Plain) -> None:
+    """The loops of one contraction."""
+    if isinstance(plan, Lanes):
+        _write_lanes(w, op, plan)
+    elif isinstance(plan, Dot):
+        _write_dot(w, op, plan)
+    else:
+        _write_plain(w, op)
+
+
+def _write_plain(w: Writer, op: Contract) -> None:
+    names = [f"n{i}" for i in range(len(op.loops))]
+    folds = [f"k{i}" for i in range(len(op.folds))]
+    w.line(f"const float *a = {w.address(op.a)}, *b = {w.address(op.b)};")
+    if op.start is not None:
+        w.line(f"const float *start = {w.address(op.start)};")
+    w.line(f"float *y = {w.address(op.output)};")
+    with w.loops(names, op.loops):
+        first = "0.0f" if op.start is None else f"start[{terms(names, op.start.strides)}]"
+        w.line(f"float sum = {first};")
+        with w.loops(folds, op.folds):
+            a, b = (terms([*names, *folds], v.strides) for v in (op.a, op.b))
+            w.line(f"sum += a[{a}] * b[{b}];")
+        w.line(f"y[{terms(names, op.output.strides)}] = sum;")
+
+
+def _dense(pack: Pack, view: View, loops: int) -> tuple[int, ...]:
+    """Strides of a packed operand of dot products, per loop and fold."""
+    sizes = [n for n, _ in (*pack.outer, *pack.folds)]
+    steps = [1]
+    for size in reversed(sizes[1:]):
+        steps.insert(0, steps[0] * size)
+    outer = iter(steps)
+    return tuple(next(outer) if s else 0 for s in view.strides[:loops]) + tuple(outer)
+
+
+def _write_dot(w: Writer, op: Contract, plan: Dot) -> None:
+    n = len(op.loops)
+    names = [f"n{i}" for i in range(n)]
+    folds = [f"k{i}" for i in range(len(op.folds) - 1)]
+    strides = []
+    for name, view, pack in zip("ab", (op.a, op.b), plan.packs, strict=True):
+        place = w.address(view) if pack is None else f"m + {w.arena.packs[pack]}"
+        w.line(f"const float *{name} = {place};")
+        strides.append(view.strides if pack is None else _dense(pack, view, n))
+    if op.start is not None:
+        w.line(f"const float *start = {w.address(op.start)};")
+    w.line(f"float *y = {w.address(op.output)};")
+    last = op.folds[-1]
+    whole = last // LANES * LANES
+    with w.loops(names, op.loops):
+        w.line("vec sums = {0};")
+        if last > whole:
+            first = "0.0f" if op.start is None else f"start[{terms(names, op.start.strides)}]"
+            w.line(f"float rest = {first};")
+        with w.loops(folds, op.folds[:-1]):
+            for name, steps in zip("ab", strides, strict=True):
+                w.line(f"const float *{name}_ = {name} + {terms([*names, *folds], steps[:-1])};")
+            w.line(f"for (long k = 0; k < {whole}; k += LANES)")
+            w.line("    sums += load(a_ + k) * load(b_ + k);")
+            if last > whole:
+                w.line(f"for (long k = {whole}; k < {last}; k++) rest += a_[k] * b_[k];")
+        text = "total(sums)"
+        if last > whole:
+            text += " + rest"
+        elif op.start is not None:
+            text += f" + start[{terms(names, op.start.strides)}]"
+        w.line(f"y[{terms(names, op.output.strides)}] = {text};")
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Turns first, first + step, … below `end` of a loop; the last vector has `valid` lanes."""
+
+    first: int
+    end: int
+    step: int
+    valid: int = LANES
+
+
+def _parts(count: int, step: int) -> list[_Part]:
+    """All turns: whole blocks, then the rest."""
+    whole = count // step * step
+    parts = [_Part(0, whole, step)] if whole else []
+    if count > whole:
+        parts.append(_Part(whole, count, count - whole))
+    return parts
+
+
+def _lane_parts(count: int, width: int) -> list[_Part]:
+    parts = []
+    for part in _parts(count, width):
+        step = -(-part.step // LANES) * LANES
+        parts.append(_Part(part.first, part.end, step, (part.step - 1) % LANES + 1))
+    return parts
+
+
+def _write_lanes(w: Writer, op: Contract, plan: Lanes) -> None:
+    n = len(op.loops)
+    names = [f"n{i}" for i in range(n)]
+    outer = [names[i] for i in plan.outer]
+    w.line(f"const float *s = {w.address(plan.scalar)};")
+    if plan.pack is None:
+        w.line(f"const float *v = {w.address(plan.vector)};")
+    else:
+        w.line(f"const float *v = m + {w.arena.packs[plan.pack]}; /* {_packed_text(plan.pack)} */")
+    if op.start is not None:
+        w.line(f"const float *start = {w.address(op.start)};")
+    w.line(f"float *y = {w.address(op.output)};")
+    with w.loops(outer, [op.loops[i] for i in plan.outer]):
+        for lanes in _lane_parts(op.loops[plan.lane], plan.vectors * LANES):
+            lane = names[plan.lane]
+            with w.block(_head(lane, lanes)):
+                if plan.tile is None:
+                    _tile(w, op, plan, lanes, 1)
+                    continue
+                for rows in _parts(op.loops[plan.tile], plan.rows):
+                    with w.block(_head(names[plan.tile], rows)):
+                        _tile(w, op, plan, lanes, rows.step)
+
+
+def _head(name: str, part: _Part) -> str:
+    if part.first + part.step >= part.end:
+        return f"for (long {name} = {part.first}; {name} < {part.end}; {name} += {part.end})"
+    return f"for (long {name} = {part.first}; {name} < {part.end}; {name} += {part.step})"
+
+
+def _packed_text(pack: Pack) -> str:
+    """How a packed operand lies, for a reader."""
+    return f"packed: [{-(-pack.lanes // pack.width)} blocks][{pack.depth}][{pack.width} lanes]"
+
+
+def _vector_base(op: Contract, plan: Lanes) -> str:
+    """Where the vectors of this block begin."""
+    if plan.pack is None:
+        return f"v + {terms([f'n{i}' for i in range(len(op.loops))], _without_tile(op, plan))}"
+    pack = plan.pack
+    varying = [i for i in plan.outer if plan.vector.strides[i]]
+    step, strides = pack.lanes * pack.depth, []
+    for i in reversed(varying):
+        strides.insert(0, step)
+        step *= op.loops[i]
+    indices = [f"n{i}" for i in varying] + [f"n{plan.lane}"]
+    return f"v + {terms(indices, [*strides, pack.depth])}"
+
+
+def _without_tile(op: Contract, plan: Lanes) -> list[int]:
+    return [0 if i == plan.tile else plan.vector.strides[i] for i in range(len(op.loops))]
+
+
+def _tile(w: Writer, op: Contract, plan: Lanes, lanes: _Part, rows: int) -> None:
+    """`rows` × the block's vectors of sums, in registers, over all folds."""
+    n = len(op.loops)
+    names = [f"n{i}" for i in range(n)]
+    vectors = lanes.step // LANES
+    sums = plan.chains if plan.tile is None else rows
+    tile = "0" if plan.tile is None else f"u * {plan.scalar.strides[plan.tile]}"
+    w.line(f"const float *s_ = s + {terms(names, plan.scalar.strides[:n])};")
+    w.line(f"const float *v_ = {_vector_base(op, plan)};")
+    w.line(f"vec sums[{sums}][{vectors}];")
+    w.line(f"for (int u = 0; u < {sums}; u++)")
+    w.line(f"    for (int b = 0; b < {vectors}; b++) sums[u][b] = {_start(op, plan, lanes)};")
+    folds = [f"k{f}" for f in plan.folds]
+    sizes = [op.folds[f] for f in plan.folds]
+    steps = [plan.scalar.strides[n + f] for f in plan.folds]
+    inner = sizes[-1] if sizes else 1
+    chains = plan.chains
+    whole = inner // chains * chains
+    advance = "" if plan.pack is None else f", v_ += {lanes.step}"
+    with w.loops(folds[:-1], sizes[:-1]):
+        base = f"{terms(folds[:-1], steps[:-1])}" if folds else "0"
+        v_steps = [plan.vector.strides[n + f] for f in plan.folds]
+        if plan.pack is None:
+            w.line(f"const float *p = v_ + {terms(folds[:-1], v_steps[:-1]) if folds else 0};")
+            at = f"p + k * {v_steps[-1] if folds else 0} + 16 * b"
+        else:
+            at = "v_ + 16 * b"
+        step = steps[-1] if steps else 0
+        if plan.tile is not None or chains == 1:
+            w.line(f"for (long k = 0; k < {inner}; k++{advance})")
+            w.line(f"    for (int u = 0; u < {sums}; u++)")
+            w.line(f"        for (int b = 0; b < {vectors}; b++)")
+            w.line(f"            sums[u][b] += splat(s_[{base} + {tile} + k * {step}]) * load({at});")
+        else:
+            jump = "" if plan.pack is None else f", v_ += {chains * lanes.step}"
+            several = (
+                at.replace("v_", f"v_ + u * {lanes.step}")
+                if plan.pack is not None
+                else at.replace("k *", "(k + u) *")
+            )
+            w.line(f"for (long k = 0; k < {whole}; k += {chains}{jump})")
+            w.line(f"    for (int u = 0; u < {chains}; u++)")
+            w.line(f"        for (int b = 0; b < {vectors}; b++)")
+            w.line(f"            sums[u][b] += splat(s_[{base} + (k + u) * {step}]) * load({several});")
+            if whole < inner:
+                w.line(f"for (long k = {whole}; k < {inner}; k++{advance})")
+                w.line(f"    for (int b = 0; b < {vectors}; b++)")
+                w.line(f"        sums[0][b] += splat(s_[{base} + k * {step}]) * load({at});")
+    if plan.tile is None and chains > 1:
+        w.line(f"for (int u = 1; u < {chains}; u++)")
+        w.line(f"    for (int b = 0; b < {vectors}; b++) sums[0][b] += sums[u][b];")
+    _store(w, op, plan, lanes, rows)
+
+
+def _start(op: Contract, plan: Lanes, lanes: _Part) -> str:
+    """What a vector of sums begins with."""
+    if op.start is None:
+        return "(vec){0}"
+    names = [f"n{i}" for i in range(len(op.loops))]
+    lane = op.start.strides[plan.lane]
+    place = f"start + {terms(names, op.start.strides)}"
+    if plan.tile is not None and op.start.strides[plan.tile]:
+        place += f" + u * {op.start.strides[plan.tile]}"
+    last = lanes.step // LANES - 1
+    if lane == 0:
+        value = f"splat(*({place}))"
+    else:
+        count = "LANES" if lanes.valid == LANES else f"b < {last} ? LANES : {lanes.valid}"
+        value = f"gather({place} + {LANES * lane} * b, {lane}, {count})"
+        if lane == 1 and (lanes.valid == LANES or op.start.buffer != "rows"):
+            value = f"load({place} + 16 * b)"
+    if plan.tile is None and plan.chains > 1:
+        return f"u ? (vec){{0}} : {value}"
+    return value
+
+
+def _store(w: Writer, op: Contract, plan: Lanes, lanes: _Part, rows: int) -> None:
+    names = [f"n{i}" for i in range(len(op.loops))]
+    vectors, out = lanes.step // LANES, op.output.strides
+    place = f"y + {terms(names, out)}"
+    if plan.tile is not None:
+        place += f" + u * {out[plan.tile]}"
+    w.line(f"for (int u = 0; u < {rows}; u++) {{")
+    whole = vectors if lanes.valid == LANES else vectors - 1
+    stride = out[plan.lane]
+    if stride == 1:
+        if whole:
+            w.line(f"    for (int b = 0; b < {whole}; b++) store({place} + 16 * b, sums[u][b]);")
+        if whole < vectors:
+            w.line(f"    store_part({place} + {16 * whole}, sums[u][{whole}], {lanes.valid});")
+    else:
+        if whole:
+            text = f"scatter({place} + {16 * stride} * b, {stride}, sums[u][b], LANES)"
+            w.line(f"    for (int b = 0; b < {whole}; b++) {text};")
+        if whole < vectors:
+            at = f"{place} + {16 * stride * whole}"
+            w.line(f"    scatter({at}, {stride}, sums[u][{whole}], {lanes.valid});")
+    w.line("}")

@@ -1,0 +1,86 @@
+"""Models as C of their own, compiled here, in the loop's own thread.
+
+- `probe`, `load`: the backend, as `tickrt.backends` calls it; `engine`: what the loop runs.
+
+A model that cannot be generated, or that is not exact, runs in ONNX Runtime instead: the log and
+the engine's description say why.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from tickrt.backends import Probe
+from tickrt.errors import BuildError, IncompatibleError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from tickrt.config import SessionConfig
+    from tickrt.runtime.backends.handle import Engine, RowRing
+    from tickrt.runtime.model_source import Source
+
+__all__ = ["load", "probe"]
+
+_LOG = logging.getLogger("tickrt.native")
+
+
+def probe(targets: tuple[str, ...] = ()) -> Probe:
+    """It runs everywhere: without a compiler, in ONNX Runtime."""
+    return Probe()
+
+
+class _Instead:
+    """An engine of ONNX Runtime that says why it is not `native`."""
+
+    def __init__(self, engine: Engine, why_not: str) -> None:
+        self._engine, self._why_not = engine, why_not
+        self.backend = engine.backend
+        self.drawing = str(getattr(engine, "drawing", ""))
+
+    def handle(self) -> NDArray[np.int64]:
+        """The engine's."""
+        return self._engine.handle()
+
+    def describe(self) -> dict[str, Any]:
+        """The engine's, and the reason."""
+        return self._engine.describe() | {"why_not_native": self._why_not}
+
+    def error(self) -> str:
+        """The engine's."""
+        return self._engine.error()
+
+    def close(self) -> None:
+        """The engine's."""
+        self._engine.close()
+
+
+def load(source: Source, ring: RowRing, settings: SessionConfig) -> Engine:
+    """The model as code of its own, split where that is wanted, possible and exact; or in ONNX
+    Runtime, where it cannot be.
+
+    Raises:
+        ConfigError: the settings ask for what the model or bundle does not have.
+        IncompatibleError: the bundle was built by another backend.
+        ModelError: ONNX Runtime cannot load it either.
+    """
+    from tickrt.engines.graph.check import ONNX
+    from tickrt.engines.native import prepare
+    from tickrt.engines.translate import TranslateError
+    from tickrt.runtime.backends import onnxruntime
+    from tickrt.runtime.backends.native.engine import NativeEngine
+    from tickrt.runtime.model_source import split_to_run
+
+    if source.model.format != ONNX:
+        raise IncompatibleError(
+            f"{source.path}: its engines were built by the backend {source.model.format!r}: run it "
+            f"with --backend {source.model.format}"
+        )
+    split = split_to_run(source, settings)
+    try:
+        return NativeEngine(source.model, split, prepare(source.model, split), ring)
+    except (TranslateError, BuildError) as error:
+        _LOG.warning("%s runs in onnxruntime, not native: %s", source.model.name, error)
+        return _Instead(onnxruntime.load(source, ring, settings), str(error))
