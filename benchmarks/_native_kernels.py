@@ -1,4 +1,4 @@
-"""The loop of `benchmarks.native`: two engines by turns, timed as the trading loop calls them."""
+"""The loop of `benchmarks.native`: an engine on rows of its own, timed as the trading loop calls them."""
 
 from tickrt.compile import codes
 from tickrt.compile.intrinsics import call2, call3, clock
@@ -22,23 +22,21 @@ def store_row(ring, row, seq):
 
 
 @kernel
-def time_rows(tables, ring, rows, first, memory, steps, advances):
-    """Rows first, first + 1, …: each through every engine; clock ticks of submit and advance.
+def time_rows(table, ring, rows, first, memory, steps, advances):
+    """Rows first, first + 1, … through an engine; clock ticks of each submit and advance.
 
-    `tables` is int64 [E, columns], `rows` [n, F], `steps` and `advances` [E, n].
+    `table` is its handle, `rows` [n, F], `steps` and `advances` [n].
     """
+    ctx = table[codes.ENGINE_CTX]
     for i in range(len(rows)):
         seq = first + i
         store_row(ring, rows[i], seq)
-        for turn in range(len(tables)):
-            e = (turn + i) % len(tables)
-            ctx = tables[e, codes.ENGINE_CTX]
-            other_work(memory)
-            before = clock()
-            call3(tables[e, codes.ENGINE_SUBMIT], ctx, seq, 1)
-            after = clock()
-            steps[e, i] = after - before
-            before = clock()
-            call2(tables[e, codes.ENGINE_ADVANCE], ctx, seq)
-            after = clock()
-            advances[e, i] = after - before
+        other_work(memory)
+        before = clock()
+        call3(table[codes.ENGINE_SUBMIT], ctx, seq, 1)
+        after = clock()
+        steps[i] = after - before
+        before = clock()
+        call2(table[codes.ENGINE_ADVANCE], ctx, seq)
+        after = clock()
+        advances[i] = after - before

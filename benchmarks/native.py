@@ -2,8 +2,8 @@
 
 Every reference model and, where their weights are, DeepLOB and BiN-CTABL: both backends as the
 trading loop calls them, on the same rows, by turns in one run: `submit` (on the path) and `advance`
-(after the order). Once with nothing between the ticks, once with 1 MB of other work, as a book and
-its features make it.
+(after the order). On recorded rows with nothing between the ticks; with 1 MB of other work, as a
+book and its features make it; and so on random rows, of which every column is new each time.
 
     python -m benchmarks.native [MODEL…] [--seconds N]
 
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 
 from benchmarks._machine import write_result
 from benchmarks._native_kernels import time_rows
-from benchmarks.split import recorded
+from benchmarks.split import fitted, real_rows, recorded
 from tickrt.engines.graph.check import LoopModel, loop_model, read_model
 from tickrt.engines.native import prepare
 from tickrt.engines.split.plan import plan
@@ -38,7 +39,14 @@ SHIPPED = ("seed_lstm", "light_lstm")
 MODELS = (*(name for name in ZOO if name != "lstm-l"), *TRAINED, *SHIPPED)
 # Largest share of ONNX Runtime's time.
 TARGETS = {"lstm-seed": 1 / 3, "lstm-s": 1 / 4, "mlp": 1 / 4, "lstm-m": 1 / 3}
-BETWEEN = {"back_to_back": 0, "after_1_mb": 1 << 20}
+# By case: whether rows are recorded ones, bytes of other work between two ticks.
+CASES = {
+    "back_to_back": (True, 0),
+    "after_1_mb": (True, 1 << 20),
+    "every_column_new": (False, 1 << 20),
+}
+_ROWS, _TURN, _UNCOUNTED = 10_000, 50, 5
+_NOTHING = np.zeros(0, np.uint8)
 QUANTILES = {"p50": 50, "p99": 99, "p999": 99.9}
 
 
@@ -54,54 +62,80 @@ def _figures(ticks: NDArray[np.int64]) -> dict[str, float]:
     return {name: round(float(np.percentile(times, q)), 3) for name, q in QUANTILES.items()}
 
 
-def compare(name: str, seconds: float) -> dict[str, Any]:
+class _Timed:
+    """An engine on a ring of its own, and how long its calls took."""
+
+    def __init__(self, model: LoopModel, make: Callable[[RowRing], Engine]) -> None:
+        self.ring = np.zeros((2 * model.window, model.width), np.float32)
+        self.engine = make(RowRing(self.ring.ctypes.data, model.window, model.width))
+        self.table = self.engine.handle()
+        self.seq = 1
+        self.times: dict[str, list[NDArray[np.int64]]] = {"step": [], "advance": []}
+
+    def run(self, rows: NDArray[np.float32], memory: NDArray[np.uint8]) -> None:
+        """A turn of consecutive rows; its first ones find the other engine's caches."""
+        steps, advances = (np.zeros(len(rows), np.int64) for _ in range(2))
+        time_rows(self.table, self.ring, rows, self.seq, memory, steps, advances)
+        self.seq += len(rows)
+        self.times["step"].append(steps[_UNCOUNTED:])
+        self.times["advance"].append(advances[_UNCOUNTED:])
+
+    def figures(self) -> dict[str, dict[str, float]]:
+        """Since they were last asked for: quantiles in µs, by call."""
+        found = {name: _figures(np.concatenate(times)) for name, times in self.times.items()}
+        for times in self.times.values():
+            times.clear()
+        return found
+
+
+def compare(name: str, seconds: float, recorded_rows: NDArray[np.float32]) -> dict[str, Any]:
     """Both engines on the same rows: times in µs, and what the comparison of `prepare` found."""
     model = _model(name)
     split = plan(model)
     used = split if split.usable else None
     began = time.perf_counter()
     prepared = prepare(model, used)
-    ring = np.zeros((2 * model.window, model.width), np.float32)
-    rows = RowRing(ring.ctypes.data, model.window, model.width)
-    engines: dict[str, Engine] = {
-        "onnxruntime": OrtEngine(model, rows) if used is None else SplitEngine(model, used, rows),
-        "native": NativeEngine(model, used, prepared, rows),
+    started = time.perf_counter() - began
+    timed = {
+        "onnxruntime": _Timed(
+            model,
+            lambda ring: OrtEngine(model, ring) if used is None else SplitEngine(model, used, ring),
+        ),
+        "native": _Timed(model, lambda ring: NativeEngine(model, used, prepared, ring)),
     }
+    errors = prepared.parity.errors
     result: dict[str, Any] = {
         "off_path": split.mode if split.usable else "none: it runs whole",
-        "start_s": round(time.perf_counter() - began, 3),
-        "error": {"onnxruntime": prepared.parity.errors.model, "step": prepared.parity.errors.step},
+        "start_s": round(started, 3),
+        "error": {"against_onnxruntime": errors.model, "of_a_step": errors.step},
     }
-    tables = np.stack([engine.handle() for engine in engines.values()])
+    known = fitted(recorded_rows, model.width)
     rng = np.random.default_rng(0)
-    first = 1
-    for label, size in BETWEEN.items():
-        memory = np.zeros(size, np.uint8)
-        done: list[tuple[Any, Any]] = []
-        end = time.perf_counter() + seconds / 2
-        while len(done) < 3 or time.perf_counter() < end:
-            fresh = rng.standard_normal((100, model.width)).astype(np.float32)
-            steps, advances = (np.zeros((2, len(fresh)), np.int64) for _ in range(2))
-            time_rows(tables, ring, fresh, first, memory, steps, advances)
-            first += len(fresh)
-            done.append((steps, advances))
-        steps, advances = (np.concatenate(part, axis=1) for part in zip(*done[1:], strict=True))
-        result[label] = {
-            backend: {"step": _figures(steps[e]), "advance": _figures(advances[e])}
-            for e, backend in enumerate(engines)
-        }
-        result[label]["step_ratio"] = round(
-            result[label]["native"]["step"]["p50"] / result[label]["onnxruntime"]["step"]["p50"], 4
-        )
-    for engine in engines.values():
-        engine.close()
+    for engine in timed.values():  # complete windows, compiled loops
+        engine.run(known[: 2 * model.window], _NOTHING)
+        engine.figures()
+    for label, (from_market, size) in CASES.items():
+        memory, at = np.zeros(size, np.uint8), 0
+        end = time.perf_counter() + seconds / len(CASES)
+        while time.perf_counter() < end:
+            at = (at + _TURN) % (len(known) - _TURN)
+            rows = known[at : at + _TURN]
+            if not from_market:
+                rows = rng.standard_normal(rows.shape, np.float32)
+            for engine in timed.values():
+                engine.run(rows, memory)
+        result[label] = {backend: engine.figures() for backend, engine in timed.items()}
+        ours, theirs = (result[label][b]["step"] for b in ("native", "onnxruntime"))
+        result[label]["step_ratio"] = round(ours["p50"] / theirs["p50"], 4)
+    for engine in timed.values():
+        engine.engine.close()
     return result
 
 
 def line(entry: dict[str, Any]) -> str:
     """One model's figures."""
     parts = []
-    for label in BETWEEN:
+    for label in CASES:
         ours, theirs = entry[label]["native"], entry[label]["onnxruntime"]
         parts.append(
             f"{label}: {theirs['step']['p50']:.1f}/{theirs['step']['p99']:.1f} → "
@@ -117,8 +151,8 @@ def missed(found: dict[str, Any]) -> list[str]:
     return [
         f"{name} {label}: {found[name][label]['step_ratio']:.2f} > {TARGETS.get(name, 1.0):.2f}"
         for name in found
-        for label in BETWEEN
-        if found[name][label]["step_ratio"] > TARGETS.get(name, 1.0)
+        for label in CASES
+        if CASES[label][0] and found[name][label]["step_ratio"] > TARGETS.get(name, 1.0)
     ]
 
 
@@ -128,9 +162,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("models", nargs="*", metavar="MODEL", help=", ".join((*MODELS, "lstm-l")))
     parser.add_argument("--seconds", type=float, default=8.0, help="per model")
     options = parser.parse_args(arguments)
+    rows = real_rows(recorded(), _ROWS)
     found = {}
     for name in options.models or MODELS:
-        found[name] = compare(name, options.seconds)
+        found[name] = compare(name, options.seconds, rows)
         print(f"  {name}: {line(found[name])}", flush=True)
     problems = missed(found)
     if not options.models:

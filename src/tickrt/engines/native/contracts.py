@@ -1,17 +1,17 @@
 """`Contract` as C: a tile of sums in registers, dot products, or plain loops.
 
-Entry point: `write_contract`.
+Entry points: `write_contract`, `write_changes`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tickrt.engines.native.schedule import LANES, Dot, Lanes, Pack, Plain
 from tickrt.engines.native.writer import Writer, terms
 from tickrt.program import Contract, View
 
-__all__ = ["write_contract"]
+__all__ = ["write_changes", "write_contract"]
 
 
 def write_contract(w: Writer, op: Contract, plan: Lanes | Dot | Plain) -> None:
@@ -111,10 +111,17 @@ def _lane_parts(count: int, width: int) -> list[_Part]:
     return parts
 
 
+def write_changes(w: Writer) -> None:
+    """In which columns the newest row differs from the one before."""
+    window, width = w.program.window, w.program.width
+    w.line(f"int32_t column[{width + LANES}];")
+    w.line(f"float change[{width + LANES}];")
+    w.line(f"const float *now = rows + at(seq, {window}) * {width};")
+    w.line(f"const float *before = rows + at(seq - 1, {window}) * {width};")
+    w.line(f"const long changes = changed(now, before, {width}, column, change);")
+
+
 def _write_lanes(w: Writer, op: Contract, plan: Lanes) -> None:
-    n = len(op.loops)
-    names = [f"n{i}" for i in range(n)]
-    outer = [names[i] for i in plan.outer]
     w.line(f"const float *s = {w.address(plan.scalar)};")
     if plan.pack is None:
         w.line(f"const float *v = {w.address(plan.vector)};")
@@ -123,10 +130,47 @@ def _write_lanes(w: Writer, op: Contract, plan: Lanes) -> None:
     if op.start is not None:
         w.line(f"const float *start = {w.address(op.start)};")
     w.line(f"float *y = {w.address(op.output)};")
-    with w.loops(outer, [op.loops[i] for i in plan.outer]):
+    if plan.sparse is None:
+        _write_blocks(w, op, plan)
+        return
+    if plan.sparse.kind == "zeros":
+        w.line(f"int32_t column[{op.folds[0] + LANES}];")
+        w.line(f"float change[{op.folds[0] + LANES}];")
+        w.line(f"const long changes = not_zero(s, {op.folds[0]}, column, change);")
+    else:
+        w.line(f"const float *base = m + {w.names[plan.sparse.base]};")
+    with w.block(f"if (changes <= {op.folds[0] * 7 // 8})"):
+        lane = f"n{plan.lane}"
         for lanes in _lane_parts(op.loops[plan.lane], plan.vectors * LANES):
-            lane = names[plan.lane]
             with w.block(_head(lane, lanes)):
+                _few_terms(w, op, plan, lanes)
+    with w.block("else"):
+        _write_blocks(w, op, plan)
+
+
+def _few_terms(w: Writer, op: Contract, plan: Lanes, lanes: _Part) -> None:
+    """A block of sums over the columns that count."""
+    assert plan.sparse is not None
+    vectors, lane = lanes.step // LANES, f"n{plan.lane}"
+    first = _start(op, replace(plan, chains=1), lanes)
+    if plan.sparse.base:
+        first = f"load(base + {lane} + 16 * b)" + ("" if op.start is None else f" + {first}")
+    w.line(f"const float *v_ = {_vector_base(op, plan)};")
+    w.line(f"vec sums[1][{vectors}];")
+    w.line(f"for (int b = 0; b < {vectors}; b++) sums[0][b] = {first};")
+    w.line("for (long k = 0; k < changes; k++)")
+    w.line(f"    for (int b = 0; b < {vectors}; b++)")
+    at = f"v_ + column[k] * {lanes.step} + 16 * b"
+    w.line(f"        sums[0][b] += splat(change[k]) * load({at});")
+    _store(w, op, plan, lanes, 1)
+
+
+def _write_blocks(w: Writer, op: Contract, plan: Lanes) -> None:
+    """Every block of lanes, over all folds."""
+    names = [f"n{i}" for i in range(len(op.loops))]
+    with w.loops([names[i] for i in plan.outer], [op.loops[i] for i in plan.outer]):
+        for lanes in _lane_parts(op.loops[plan.lane], plan.vectors * LANES):
+            with w.block(_head(names[plan.lane], lanes)):
                 if plan.tile is None:
                     _tile(w, op, plan, lanes, 1)
                     continue

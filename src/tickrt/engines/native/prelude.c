@@ -7,6 +7,9 @@
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
 
 #define INLINE static inline __attribute__((always_inline, unused))
 #define EXPORT __attribute__((visibility("default")))
@@ -33,6 +36,9 @@ INLINE void store_part(float *p, vec v, int n) {
     store(lanes, v);
     for (int i = 0; i < n; i++) p[i] = lanes[i];
 }
+
+/* |x| of every lane. */
+INLINE vec magnitude(vec v) { return (vec)((bits_vec)v & 0x7fffffffu); }
 
 /* n floats, `stride` apart; the other lanes are 0. */
 INLINE vec gather(const float *p, long stride, int n) {
@@ -80,44 +86,51 @@ INLINE float min_(float a, float b) { return (a < b) | (a != a) ? a : b; }
 INLINE float sum_(float a, float b) { return a + b; }
 INLINE float prod_(float a, float b) { return a * b; }
 
-/* exp: 2^n · e^r with |r| ≤ ln 2 / 2; error below 1 ulp. */
-INLINE float exp_(float x) {
-    const float round = 12582912.0f; /* 1.5 · 2^23: the sum's low bits are a whole number */
-    float c = x > 89.0f ? 89.0f : x;
-    c = c < -104.0f ? -104.0f : c;
-    const float z = c * 1.44269504f + round;
-    const float n = z - round;
-    const int32_t whole = bits_of(z) - 0x4b400000;
-    float r = c - n * 0x1.62e400p-1f;
-    r = r - n * 0x1.7f7d1cp-20f;
+/* x = n · ln 2 + r with |r| ≤ ln 2 / 2; `shifted` is n + 1.5 · 2^23, whose low bits are n. */
+#define SHIFT 12582912.0f
+#define REDUCE(x, shifted, r)                     \
+    const float shifted = (x) * 1.44269504f + SHIFT; \
+    const float n_ = shifted - SHIFT;             \
+    const float r_ = (x) - n_ * 0x1.62e400p-1f;   \
+    const float r = r_ - n_ * 0x1.7f7d1cp-20f
+
+/* (e^r − 1 − r) / r², after N. Juffa. */
+INLINE float exp_tail(float r) {
     float p = 0x1.694000p-10f;
     p = p * r + 0x1.125edcp-7f;
     p = p * r + 0x1.555b5ap-5f;
     p = p * r + 0x1.555450p-3f;
-    p = p * r + 0x1.fffff6p-2f;
-    p = p * r + 1.0f;
-    p = p * r + 1.0f;
-    const int32_t half = whole >> 1; /* 2^n in two steps, since 2^-150 is no float */
-    return p * float_of((half + 127) << 23) * float_of((whole - half + 127) << 23);
+    return p * r + 0x1.fffff6p-2f;
 }
 
-/* 1 / (1 + e^-x), from e^-|x| so that nothing overflows. */
+/* e^x = 2^n · e^r */
+INLINE float exp_(float x) {
+    float c = x > 89.0f ? 89.0f : x;
+    c = c < -104.0f ? -104.0f : c;
+    REDUCE(c, shifted, r);
+    const float p = (exp_tail(r) * r + 1.0f) * r + 1.0f;
+    const int32_t whole = bits_of(shifted) - 0x4b400000;
+    const int32_t half = whole >> 1; /* 2^n in two steps, since 2^-150 is no float */
+    return p * float_of((half + 127) * (1 << 23)) * float_of((whole - half + 127) * (1 << 23));
+}
+
+/* 1 / (1 + e^-x), from e^-|x| so that nothing overflows; below 2^-126 it is 0. */
 INLINE float sigmoid_(float x) {
-    const float e = exp_(-__builtin_fabsf(x));
+    const float a = -__builtin_fabsf(x), c = a < -88.0f ? -88.0f : a;
+    REDUCE(c, shifted, r);
+    const float p = (exp_tail(r) * r + 1.0f) * r + 1.0f;
+    const float e = p * float_of((int32_t)((uint32_t)(bits_of(shifted) + 127) << 23));
     return (x < 0.0f ? e : 1.0f) / (1.0f + e);
 }
 
-/* A polynomial near 0 (Cephes), else 1 − 2 / (e^2|x| + 1). */
+/* −m / (2 + m) of m = e^-2|x| − 1, which is exact to its last digits near 0 too. */
 INLINE float tanh_(float x) {
-    const float a = __builtin_fabsf(x), z = x * x;
-    float p = -5.70498872745e-3f;
-    p = p * z + 2.06390887954e-2f;
-    p = p * z - 5.37397155531e-2f;
-    p = p * z + 1.33314422036e-1f;
-    p = p * z - 3.33332819422e-1f;
-    const float near = x + x * (z * p);
-    const float far = 1.0f - 2.0f / (exp_(2.0f * a) + 1.0f);
-    return a < 0.625f ? near : __builtin_copysignf(far, x);
+    const float a = -2.0f * __builtin_fabsf(x), c = a < -20.0f ? -20.0f : a;
+    REDUCE(c, shifted, r);
+    const float scale = float_of((int32_t)((uint32_t)(bits_of(shifted) + 127) << 23));
+    const float q = exp_tail(r) * r * r + r;
+    const float m = scale * q + (scale - 1.0f);
+    return __builtin_copysignf(m / (2.0f + m), x);
 }
 
 /* Two polynomials, after N. Juffa, "A faster and more accurate implementation of erff". */
@@ -161,4 +174,59 @@ INLINE float log_(float x) {
     r = x == INFINITY ? x : r;
     r = x == 0.0f ? -INFINITY : r;
     return x < 0.0f ? NAN : (x != x ? x : r);
+}
+
+/* Of the 16 numbers from x on: their places (first, first + 1, …) and values, those that are not
+ * zero, one behind the other at `which` and `value`; how many. All 16 places are written. */
+INLINE long keep_16(vec x, int32_t first, int32_t *which, float *value) {
+#ifdef __AVX512F__
+    const __mmask16 kept = _mm512_cmp_ps_mask((__m512)x, _mm512_setzero_ps(), _CMP_NEQ_UQ);
+    const __m512i places = _mm512_add_epi32(
+        _mm512_set1_epi32(first),
+        _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
+    _mm512_storeu_si512(which, _mm512_maskz_compress_epi32(kept, places));
+    _mm512_storeu_ps(value, _mm512_maskz_compress_ps(kept, (__m512)x));
+    return __builtin_popcount(kept);
+#else
+    float lanes[LANES];
+    long count = 0;
+    store(lanes, x);
+    for (int i = 0; i < LANES; i++) {
+        which[count] = first + i;
+        value[count] = lanes[i];
+        count += lanes[i] != 0.0f;
+    }
+    return count;
+#endif
+}
+
+/* How many of n numbers are not zero: which, and their values. There is room for n + 16. */
+INLINE long not_zero(const float *x, long n, int32_t *which, float *value) {
+    const long whole = n / LANES * LANES;
+    long count = 0;
+    for (long k = 0; k < whole; k += LANES)
+        count += keep_16(load(x + k), (int32_t)k, which + count, value + count);
+    if (whole < n)
+        count += keep_16(gather(x + whole, 1, n - whole), whole, which + count, value + count);
+    return count;
+}
+
+/* How many of n numbers are not what they were: which, and by how much. There is room for n + 16.
+ *
+ * More than n where that is no good base: something is not finite, or what was there before is
+ * larger by far, so that its rounding errors would be. */
+INLINE long changed(const float *now, const float *before, long n, int32_t *which, float *by) {
+    const long whole = n / LANES * LANES;
+    const vec last_now = gather(now + whole, 1, n - whole);
+    const vec last_before = gather(before + whole, 1, n - whole);
+    vec is = magnitude(last_now), was = magnitude(last_before);
+    long count = 0;
+    for (long k = 0; k < whole; k += LANES) {
+        const vec x = load(now + k), old = load(before + k);
+        is += magnitude(x), was += magnitude(old);
+        count += keep_16(x - old, (int32_t)k, which + count, by + count);
+    }
+    count += keep_16(last_now - last_before, (int32_t)whole, which + count, by + count);
+    const float size = total(is), old_size = total(was);
+    return old_size <= 2.0f * size && size < INFINITY ? count : n + 1;
 }

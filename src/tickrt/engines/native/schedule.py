@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from tickrt.engines.native.sparse import Sparse
 from tickrt.program import Contract, StreamProgram, View
 from tickrt.program.ir import ROWS
 
@@ -76,6 +77,7 @@ class Lanes:
         vectors: of a block of lanes.
         rows: turns of `tile` at once.
         chains: sums of one output, where there is no tile: they hide latency.
+        sparse: how most of it can be left out.
     """
 
     vector: View
@@ -88,6 +90,7 @@ class Lanes:
     rows: int
     chains: int
     pack: Pack | None
+    sparse: Sparse | None = None
 
 
 @dataclass(frozen=True)
@@ -190,8 +193,10 @@ def _dot(op: Contract, program: StreamProgram) -> Dot | None:
     return Dot((packs[0], packs[1]))
 
 
-def schedule(op: Contract, program: StreamProgram) -> Lanes | Dot | Plain:
-    """The schedule of least cost."""
+def schedule(
+    op: Contract, program: StreamProgram, sparse: Sparse | None = None
+) -> Lanes | Dot | Plain:
+    """The schedule of least cost; `sparse` where most of it can be left out."""
     outputs, depth = math.prod(op.loops), math.prod(op.folds)
     found: list[tuple[float, Lanes | Dot | Plain]] = [(outputs * depth * _PLAIN, Plain())]
     for vector, lane in itertools.product((op.a, op.b), range(len(op.loops))):
@@ -203,4 +208,5 @@ def schedule(op: Contract, program: StreamProgram) -> Lanes | Dot | Plain:
         last = op.folds[-1]
         per_run = last // LANES + last % LANES * 3.0
         found.append((outputs * (depth // last * per_run + _SUM_UP), dot))
-    return min(found, key=lambda entry: entry[0])[1]
+    best = min(found, key=lambda entry: entry[0])[1]
+    return replace(best, sparse=sparse) if isinstance(best, Lanes) and best.pack else best

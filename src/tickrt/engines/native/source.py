@@ -13,9 +13,10 @@ from pathlib import Path
 
 from tickrt.compile.codes import ENGINE_STALE, OK, PENDING
 from tickrt.engines.native.arena import Arena, lay_out
-from tickrt.engines.native.contracts import write_contract
+from tickrt.engines.native.contracts import write_changes, write_contract
 from tickrt.engines.native.loops import write_map, write_reduce
 from tickrt.engines.native.schedule import Dot, Lanes, Pack, Plain, schedule
+from tickrt.engines.native.sparse import find_sparse
 from tickrt.engines.native.writer import Writer, comment
 from tickrt.program import Contract, For, Map, Operation, StreamProgram
 from tickrt.program.ir import OUTPUT, operands, walk
@@ -57,17 +58,21 @@ def _raw(op: Operation, plan: Lanes | Dot | Plain | None) -> Iterator[str]:
 
 def generate(program: StreamProgram) -> Native:
     """The program in C, for a compiler and a processor of any kind."""
+    program, sparse = find_sparse(program)
     sections = {name: program.sections[name] for name in _ORDER if name in program.sections}
     plans: dict[int, Lanes | Dot | Plain] = {}
     packs: list[Pack] = []
     raw: list[str] = []
-    for operations in sections.values():
+    for name, operations in sections.items():
+        short = {id(operations[n]): s for n, s in sparse.items() if name == "step"}
         for op in walk(operations):
             plan = None
             if isinstance(op, Contract):
-                plan = plans[id(op)] = schedule(op, program)
+                plan = plans[id(op)] = schedule(op, program, short.get(id(op)))
                 packs += _packs(plan)
             raw += _raw(op, plan)
+            if isinstance(plan, Lanes) and plan.sparse and plan.sparse.base:
+                raw.append(plan.sparse.base)
     arena = lay_out(program, packs, raw)
     w = Writer(program, arena)
     _write_head(w)
@@ -75,6 +80,8 @@ def generate(program: StreamProgram) -> Native:
         w.line()
         with w.block(f"static void {name}(const float *rows, float *m, int64_t seq)"):
             w.line("(void)rows, (void)m, (void)seq;")
+            if name == "step" and any(found.kind == "row" for found in sparse.values()):
+                write_changes(w)
             for op in operations:
                 _write(w, op, plans)
     if "first" not in sections:

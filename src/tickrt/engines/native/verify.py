@@ -145,17 +145,26 @@ def verify(
     return Parity(stream.seq, windows, worst, _why_not(worst, limits))
 
 
+def _rows(rng: np.random.Generator, count: int, width: int) -> Array:
+    """Rows of which every other one keeps most columns of the one before, as a book's do."""
+    rows = rng.standard_normal((count, width)).astype(np.float32)
+    for i in range(1, count, 2):
+        kept = rng.random(width) < rng.random()
+        rows[i][kept] = rows[i - 1][kept]
+    return rows
+
+
 def _run(
     stream: _Stream, rng: np.random.Generator, windows: int
 ) -> tuple[Array, Array, list[tuple[float, float]]]:
-    """From a start to that many complete windows: rows, outputs, errors at two of them."""
+    """From a start to that many complete windows: rows, outputs, errors at three of them."""
     window, width = stream.program.window, stream.program.width
-    rows = rng.standard_normal((window + windows - 1, width)).astype(np.float32)
+    rows = _rows(rng, window + windows - 1, width)
     outputs: list[Array] = []
     errors, began = [], time.perf_counter()
     for count, row in enumerate(rows, 1):
         stream.write(row)
-        if count in (window, window + 7):
+        if count in (window, window + 1, window + 8):
             errors.append(_against_program(stream))
             outputs.append(stream.engine.output.copy())
             continue
