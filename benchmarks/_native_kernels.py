@@ -1,4 +1,4 @@
-"""The loop of `benchmarks.native`: an engine on rows of its own, timed as the trading loop calls them."""
+"""The loop of `benchmarks.native`: an engine on rows of its own, timed as the loop calls it."""
 
 from tickrt.compile import codes
 from tickrt.compile.intrinsics import call2, call3, clock

@@ -29,6 +29,7 @@ __all__ = [
     "AUTO",
     "DEFAULT",
     "GROUP",
+    "PREFERRED",
     "Probe",
     "builder",
     "check",
@@ -43,12 +44,13 @@ __all__ = [
 GROUP: Final = "tickrt.backends"
 AUTO: Final = "auto"  # stands for a backend where one is built for
 DEFAULT: Final = "onnxruntime"  # what every machine can run
+PREFERRED: Final = "native"  # of sessions; what it cannot run exactly, it leaves to DEFAULT
 _RUNTIME, _TENSORRT = "tickrt.runtime.backends", "tickrt.engines.tensorrt.backend"
 # In the order in which `auto` asks them.
 _known: dict[str, Any] = {
     "tensorrt": f"{_TENSORRT}:TENSORRT",
     "tensorrt_rtx": f"{_TENSORRT}:TENSORRT_RTX",
-    "native": f"{_RUNTIME}.native",
+    PREFERRED: f"{_RUNTIME}.native",
     DEFAULT: f"{_RUNTIME}.onnxruntime",
     "null": f"{_RUNTIME}.null",
 }

@@ -32,7 +32,7 @@ from tickrt.runtime.model_source import Source
 from tickrt.runtime.session import Session
 
 LEVEL = ("--builder-optimization-level", "3")
-BUILT_IN = ["tensorrt", "tensorrt_rtx", "onnxruntime", "null"]
+BUILT_IN = ["tensorrt", "tensorrt_rtx", "native", "onnxruntime", "null"]
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +56,7 @@ def test_the_built_in_ones_are_there_and_not_imported() -> None:
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_each_says_what_it_can_do_here(name: str) -> None:
     probe = backends.probe(name)
-    assert (probe.runs == "") == (name in ("onnxruntime", "null"))
+    assert (probe.runs == "") == (name in ("native", "onnxruntime", "null"))
     assert name != "onnxruntime" or not probe.builds
     assert name != "null" or probe.builds == "it only runs models"
     assert probe.needs_model == (name != "null")

@@ -23,11 +23,11 @@ from pydantic import (
     model_validator,
 )
 
-from tickrt.backends import DEFAULT, check
+from tickrt.backends import PREFERRED, check
 from tickrt.config.checks import check_keys, read_settings, refuse
 from tickrt.errors import ConfigError
 from tickrt.execution.gateways.venue import VenueConfig
-from tickrt.literals import Exchange, GatewayKind, PolicyKind
+from tickrt.literals import Exchange, GatewayKind, PolicyKind, Weights
 from tickrt.risk.limits import RiskLimits
 from tickrt.strategy.params import FallbackParams, MakerParams, TakerParams
 
@@ -177,8 +177,10 @@ class SessionConfig(_Frozen):
     Attributes:
         data: event files, one per symbol.
         strategies: at least one; not set: one taker on `seed_lstm`.
-        backend: what runs the models, by name: onnxruntime, null, or one that was added.
-        threads: intra-op threads of the engine; 1: the loop's own thread.
+        backend: what runs the models, by name: native (a model that it cannot run exactly runs in
+            onnxruntime instead, and the report says why), onnxruntime, null, or one that was added.
+        weights: how native keeps large weight matrices: fp32 (exact), bf16 or int8 (sooner).
+        threads: intra-op threads of onnxruntime; 1: the loop's own thread, as native always.
         split: run only what depends on the newest row on the path, where that is exact.
         stateful: the models were trained with carried state (needs `split`).
         deadline_us: an engine result that takes longer, in µs, is a fault: the fallback decides.
@@ -198,7 +200,8 @@ class SessionConfig(_Frozen):
     out: Path | None = None
     pace: Annotated[Number, BeforeValidator(lambda v: _pace(v))] = Field(default=0.0, ge=0.0)
     pin_cpu: Whole | None = Field(default=None, ge=0)
-    backend: Annotated[str, AfterValidator(lambda v: _backend(v))] = DEFAULT
+    backend: Annotated[str, AfterValidator(lambda v: _backend(v))] = PREFERRED
+    weights: Weights = "fp32"
     threads: Whole = Field(default=1, ge=1, le=256)
     split: Switch = True
     stateful: Switch = False

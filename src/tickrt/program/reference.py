@@ -108,7 +108,8 @@ def _contract(memory: Memory, op: Contract, index: dict[str, int]) -> None:
     b, in_b = _factor(memory, op.b, sizes, index)
     walked = set(in_a) | set(in_b)
     kept = [i for i in range(n) if i in walked]
-    total = np.einsum(a, in_a, b, in_b, kept, optimize=True)
+    left, right, out = ("".join(chr(ord("a") + i) for i in part) for part in (in_a, in_b, kept))
+    total = np.asarray(np.einsum(f"{left},{right}->{out}", a, b, optimize=True))
     total = total * math.prod(sizes[i] for i in range(n, len(sizes)) if i not in walked)
     total = total.reshape([sizes[i] if i in walked else 1 for i in range(n)])
     if op.start is not None:

@@ -1,7 +1,8 @@
 """Where a strategy's model comes from: an ONNX file, a shipped name, or a bundle.
 
-Entry points: `load_source(settings, config)` → `Source`; `split_to_run`. A bundle is verified before any of its
-payloads is read (`engines.bundle.compat`); an ONNX file is checked (`engines.graph.check`).
+Entry points: `load_source(settings, config)` → `Source`; `split_to_run`. A bundle is
+verified before any of its payloads is read (`engines.bundle.compat`); an ONNX file is checked
+(`engines.graph.check`).
 """
 
 from __future__ import annotations

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
@@ -52,36 +51,54 @@ class Arena:
 
     def new(self, program: StreamProgram) -> NDArray[np.float32]:
         """A filled arena, float32 [size], on a 64-byte boundary."""
-        memory = np.zeros(self.size + _LINE, np.float32)
+        memory: NDArray[np.float32] = np.zeros(self.size + _LINE, np.float32)
         skip = -memory.ctypes.data % 64 // 4
         memory = memory[skip : skip + self.size]
         for name, offset in self.buffers.items():
             buffer = program.buffers[name]
             if buffer.start is not None:
-                place = offset
-                if buffer.kind == "state":
-                    place += self.starts - self.states
-                memory[place : place + buffer.size] = buffer.start
+                moved = self.starts - self.states if buffer.kind == "state" else 0
+                memory[offset + moved : offset + moved + buffer.size] = buffer.start
         for pack, offset in self.packs.items():
             values = packed(np.asarray(program.buffers[pack.buffer].start), pack)
-            place = memory[offset:].view(values.dtype)
-            place[: values.size] = values
+            place = memory[offset : offset + pack.size].view(np.uint8)
+            place[: len(values)] = np.frombuffer(values, np.uint8)
         return memory
 
 
-def packed(values: NDArray[np.float32], pack: Pack) -> NDArray[Any]:
+def packed(values: NDArray[np.float32], pack: Pack) -> bytes:
     """The values of a constant as `pack` has them."""
     lanes, lane_stride = pack.lane
     sizes = (*(n for n, _ in pack.outer), lanes, *(n for n, _ in pack.folds))
     strides = (*(s for _, s in pack.outer), lane_stride, *(s for _, s in pack.folds))
     seen = as_strided(values[pack.offset :], sizes, [4 * s for s in strides])
-    flat = np.zeros((pack.size // (pack.lanes * pack.depth), pack.lanes, pack.depth), np.float32)
+    flat: NDArray[np.float32] = np.zeros(
+        (pack.count // (pack.lanes * pack.depth), pack.lanes, pack.depth), np.float32
+    )
     flat[:, :lanes] = seen.reshape(len(flat), lanes, pack.depth)
+    scales: NDArray[np.float32] = np.ones(pack.lanes, np.float32)
+    if pack.weights == "int8":
+        largest = np.abs(flat[0]).max(axis=1)
+        scales = np.where(largest > 0, largest / 127, 1).astype(np.float32)
+        flat = np.rint(flat / scales[:, np.newaxis])
     parts = [
         flat[:, first : first + pack.width].transpose(0, 2, 1).reshape(len(flat), -1)
         for first in range(0, pack.lanes, pack.width)
     ]
-    return np.concatenate(parts, axis=1).ravel()
+    panels = np.concatenate(parts, axis=1).ravel()
+    if pack.weights == "bf16":
+        return _bf16(panels).tobytes()
+    if pack.weights == "int8":
+        whole = np.zeros(-(-panels.size // 4) * 4, np.int8)
+        whole[: panels.size] = panels
+        return whole.tobytes() + scales.tobytes()
+    return panels.tobytes()
+
+
+def _bf16(values: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """Rounded to the nearest, ties to even."""
+    bits = values.view(np.uint32)
+    return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)
 
 
 def lay_out(program: StreamProgram, packs: Iterable[Pack], raw: Iterable[str]) -> Arena:

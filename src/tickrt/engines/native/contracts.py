@@ -126,7 +126,11 @@ def _write_lanes(w: Writer, op: Contract, plan: Lanes) -> None:
     if plan.pack is None:
         w.line(f"const float *v = {w.address(plan.vector)};")
     else:
-        w.line(f"const float *v = m + {w.arena.packs[plan.pack]}; /* {_packed_text(plan.pack)} */")
+        pack, place = plan.pack, w.arena.packs[plan.pack]
+        kind = _element(plan)
+        w.line(f"const {kind} *v = (const {kind} *)(m + {place}); /* {_packed_text(pack)} */")
+        if _scaled(plan):
+            w.line(f"const float *scale = m + {place + pack.size - pack.lanes};")
     if op.start is not None:
         w.line(f"const float *start = {w.address(op.start)};")
     w.line(f"float *y = {w.address(op.output)};")
@@ -155,14 +159,39 @@ def _few_terms(w: Writer, op: Contract, plan: Lanes, lanes: _Part) -> None:
     first = _start(op, replace(plan, chains=1), lanes)
     if plan.sparse.base:
         first = f"load(base + {lane} + 16 * b)" + ("" if op.start is None else f" + {first}")
-    w.line(f"const float *v_ = {_vector_base(op, plan)};")
+    scaled = _scaled(plan)
+    w.line(f"const {_element(plan)} *v_ = {_vector_base(op, plan)};")
     w.line(f"vec sums[1][{vectors}];")
-    w.line(f"for (int b = 0; b < {vectors}; b++) sums[0][b] = {first};")
+    w.line(f"for (int b = 0; b < {vectors}; b++) sums[0][b] = {'(vec){0}' if scaled else first};")
     w.line("for (long k = 0; k < changes; k++)")
     w.line(f"    for (int b = 0; b < {vectors}; b++)")
     at = f"v_ + column[k] * {lanes.step} + 16 * b"
-    w.line(f"        sums[0][b] += splat(change[k]) * load({at});")
+    w.line(f"        sums[0][b] += splat(change[k]) * {_load(plan)}({at});")
+    _scale(w, plan, vectors, first)
     _store(w, op, plan, lanes, 1)
+
+
+def _element(plan: Lanes) -> str:
+    """The C type of a packed weight."""
+    kinds = {"fp32": "float", "bf16": "uint16_t", "int8": "int8_t"}
+    return kinds[plan.pack.weights if plan.pack else "fp32"]
+
+
+def _load(plan: Lanes) -> str:
+    """The function that reads 16 of them."""
+    kinds = {"fp32": "load", "bf16": "load_bf16", "int8": "load_int8"}
+    return kinds[plan.pack.weights if plan.pack else "fp32"]
+
+
+def _scaled(plan: Lanes) -> bool:
+    return plan.pack is not None and plan.pack.weights == "int8"
+
+
+def _scale(w: Writer, plan: Lanes, vectors: int, first: str) -> None:
+    """Sums of int8 weights times the scale of each lane, then what they begin with."""
+    if _scaled(plan):
+        w.line(f"for (int b = 0; b < {vectors}; b++)")
+        w.line(f"    sums[0][b] = sums[0][b] * load(scale + n{plan.lane} + 16 * b) + {first};")
 
 
 def _write_blocks(w: Writer, op: Contract, plan: Lanes) -> None:
@@ -196,7 +225,8 @@ def _vector_base(op: Contract, plan: Lanes) -> str:
         return f"v + {terms([f'n{i}' for i in range(len(op.loops))], _without_tile(op, plan))}"
     pack = plan.pack
     varying = [i for i in plan.outer if plan.vector.strides[i]]
-    step, strides = pack.lanes * pack.depth, []
+    step = pack.lanes * pack.depth
+    strides: list[int] = []
     for i in reversed(varying):
         strides.insert(0, step)
         step *= op.loops[i]
@@ -209,57 +239,57 @@ def _without_tile(op: Contract, plan: Lanes) -> list[int]:
 
 
 def _tile(w: Writer, op: Contract, plan: Lanes, lanes: _Part, rows: int) -> None:
-    """`rows` × the block's vectors of sums, in registers, over all folds."""
-    n = len(op.loops)
+    """`rows` × the block's vectors of sums, in registers, over all folds.
+
+    Sum u is that of turn u of the tile's loop; where there is no tile, of every chains-th fold.
+    """
+    n, vectors = len(op.loops), lanes.step // LANES
     names = [f"n{i}" for i in range(n)]
-    vectors = lanes.step // LANES
     sums = plan.chains if plan.tile is None else rows
-    tile = "0" if plan.tile is None else f"u * {plan.scalar.strides[plan.tile]}"
+    first = "(vec){0}" if _scaled(plan) else _start(op, plan, lanes)
     w.line(f"const float *s_ = s + {terms(names, plan.scalar.strides[:n])};")
-    w.line(f"const float *v_ = {_vector_base(op, plan)};")
+    w.line(f"const {_element(plan)} *v_ = {_vector_base(op, plan)};")
     w.line(f"vec sums[{sums}][{vectors}];")
     w.line(f"for (int u = 0; u < {sums}; u++)")
-    w.line(f"    for (int b = 0; b < {vectors}; b++) sums[u][b] = {_start(op, plan, lanes)};")
+    w.line(f"    for (int b = 0; b < {vectors}; b++) sums[u][b] = {first};")
     folds = [f"k{f}" for f in plan.folds]
-    sizes = [op.folds[f] for f in plan.folds]
-    steps = [plan.scalar.strides[n + f] for f in plan.folds]
-    inner = sizes[-1] if sizes else 1
-    chains = plan.chains
-    whole = inner // chains * chains
-    advance = "" if plan.pack is None else f", v_ += {lanes.step}"
-    with w.loops(folds[:-1], sizes[:-1]):
-        base = f"{terms(folds[:-1], steps[:-1])}" if folds else "0"
-        v_steps = [plan.vector.strides[n + f] for f in plan.folds]
-        if plan.pack is None:
-            w.line(f"const float *p = v_ + {terms(folds[:-1], v_steps[:-1]) if folds else 0};")
-            at = f"p + k * {v_steps[-1] if folds else 0} + 16 * b"
-        else:
-            at = "v_ + 16 * b"
-        step = steps[-1] if steps else 0
-        if plan.tile is not None or chains == 1:
-            w.line(f"for (long k = 0; k < {inner}; k++{advance})")
-            w.line(f"    for (int u = 0; u < {sums}; u++)")
-            w.line(f"        for (int b = 0; b < {vectors}; b++)")
-            w.line(f"            sums[u][b] += splat(s_[{base} + {tile} + k * {step}]) * load({at});")
-        else:
-            jump = "" if plan.pack is None else f", v_ += {chains * lanes.step}"
-            several = (
-                at.replace("v_", f"v_ + u * {lanes.step}")
-                if plan.pack is not None
-                else at.replace("k *", "(k + u) *")
-            )
-            w.line(f"for (long k = 0; k < {whole}; k += {chains}{jump})")
-            w.line(f"    for (int u = 0; u < {chains}; u++)")
-            w.line(f"        for (int b = 0; b < {vectors}; b++)")
-            w.line(f"            sums[u][b] += splat(s_[{base} + (k + u) * {step}]) * load({several});")
-            if whole < inner:
-                w.line(f"for (long k = {whole}; k < {inner}; k++{advance})")
-                w.line(f"    for (int b = 0; b < {vectors}; b++)")
-                w.line(f"        sums[0][b] += splat(s_[{base} + k * {step}]) * load({at});")
-    if plan.tile is None and chains > 1:
-        w.line(f"for (int u = 1; u < {chains}; u++)")
+    with w.loops(folds[:-1], [op.folds[f] for f in plan.folds][:-1]):
+        _folds(w, op, plan, lanes, sums)
+    if plan.chains > 1:
+        w.line(f"for (int u = 1; u < {plan.chains}; u++)")
         w.line(f"    for (int b = 0; b < {vectors}; b++) sums[0][b] += sums[u][b];")
+    _scale(w, plan, vectors, _start(op, replace(plan, chains=1), lanes))
     _store(w, op, plan, lanes, rows)
+
+
+def _folds(w: Writer, op: Contract, plan: Lanes, lanes: _Part, sums: int) -> None:
+    """The innermost fold: for each k a number of every sum, times the block's vectors."""
+    n, chains = len(op.loops), plan.chains
+    folds = [f"k{f}" for f in plan.folds]
+    s_steps, v_steps = ([v.strides[n + f] for f in plan.folds] for v in (plan.scalar, plan.vector))
+    if plan.pack is None:
+        w.line(f"const float *p = v_ + {terms(folds[:-1], v_steps[:-1])};")
+        vector, ahead = f"p + k * {v_steps[-1]} + 16 * b", v_steps[-1]
+    else:
+        vector, ahead = "v_ + 16 * b", lanes.step
+    s_step = s_steps[-1]
+    scalar = f"{terms(folds[:-1], s_steps[:-1])} + k * {s_step}"
+    inner = op.folds[plan.folds[-1]]
+    whole = inner // chains * chains
+    if plan.tile is not None:
+        per_sum = (f" + u * {plan.scalar.strides[plan.tile]}", "")
+    else:
+        per_sum = (f" + u * {s_step}", f" + u * {ahead}")
+    parts = [(0, whole, chains, sums, per_sum)]
+    if whole < inner:
+        parts.append((whole, inner, 1, 1, ("", "")))
+    for first, end, step, count, (s_more, v_more) in parts:
+        move = "" if plan.pack is None else f", v_ += {step * ahead}"
+        w.line(f"for (long k = {first}; k < {end}; k += {step}{move})")
+        w.line(f"    for (int u = 0; u < {count}; u++)")
+        w.line(f"        for (int b = 0; b < {lanes.step // LANES}; b++)")
+        product = f"splat(s_[{scalar}{s_more}]) * {_load(plan)}({vector}{v_more})"
+        w.line(f"            sums[u][b] += {product};")
 
 
 def _start(op: Contract, plan: Lanes, lanes: _Part) -> str:

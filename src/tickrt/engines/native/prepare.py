@@ -45,12 +45,14 @@ class Prepared:
 
     Attributes:
         parity: what was compared when it was made, and the errors.
+        weights: their type, where they are large and read on the path.
         folder: where source and object are.
     """
 
     kernel: Kernel
     parity: Parity
     compiler: str
+    weights: str
     folder: Path
 
 
@@ -94,21 +96,23 @@ def _make(
         (new / _FACTS).write_text(json.dumps(facts), encoding="utf-8")
 
 
-def _load(native: Native, folder: Path, compiler: Compiler) -> Prepared:
+def _load(native: Native, folder: Path, compiler: Compiler, weights: str) -> Prepared:
     """What is kept; raises ValueError, KeyError or OSError where it is damaged or missing."""
     facts: dict[str, Any] = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
     if _digest((folder / _OBJECT).read_bytes()) != facts["object"]:
         raise ValueError(f"{folder / _OBJECT} is damaged")
     parity = Parity(**facts["parity"] | {"errors": Errors(**facts["parity"]["errors"])})
-    return Prepared(Kernel(native, folder / _OBJECT), parity, compiler.version, folder)
+    kernel = Kernel(native, folder / _OBJECT)
+    return Prepared(kernel, parity, compiler.version, weights, folder)
 
 
-def prepare(model: LoopModel, plan: SplitPlan | None) -> Prepared:
+def prepare(model: LoopModel, plan: SplitPlan | None, weights: str = "fp32") -> Prepared:
     """The model's compiled program, from the cache or made now.
 
     Args:
         model: a checked model.
         plan: its split, where it is to run split.
+        weights: type of large weight matrices on the path: ``fp32``, ``bf16``, ``int8``.
 
     Raises:
         TranslateError: it cannot be generated; names the operator.
@@ -117,23 +121,23 @@ def prepare(model: LoopModel, plan: SplitPlan | None) -> Prepared:
     compiler = find_compiler()
     if compiler is None:
         raise BuildError(why_not())
-    native = generate(stream_program(model, plan))
-    parts = [native.source, compiler.path, compiler.version, " ".join(compiler.flags)]
+    native = generate(stream_program(model, plan), weights)
+    parts = [native.source, weights, compiler.path, compiler.version, " ".join(compiler.flags)]
     parts += [cpu_digest(), ort_version()]
     key = _digest(to_bytes(native.program), *(part.encode() for part in parts))
     folder = cache_folder("native") / key[:32]
     carried = plan is not None and plan.mode == "carry"
 
     def check(kernel: Kernel) -> Parity:
-        return verify(kernel, _expected(model, plan), LIMITS["fp32"], carried=carried)
+        return verify(kernel, _expected(model, plan), LIMITS[weights], carried=carried)
 
     try:
-        prepared = _load(native, folder, compiler)
+        prepared = _load(native, folder, compiler, weights)
     except (OSError, ValueError, KeyError, TypeError, BuildError):
         shutil.rmtree(folder, ignore_errors=True)
         try:
             _make(native, compiler, check, folder)
-            prepared = _load(native, folder, compiler)
+            prepared = _load(native, folder, compiler, weights)
         except OSError as error:
             raise BuildError(f"{folder}: cannot keep the compiled program: {error}") from error
     if prepared.parity.why_not:

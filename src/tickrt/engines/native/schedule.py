@@ -1,6 +1,6 @@
-"""How a `Contract` is computed: which loop runs over the lanes of a vector, which over rows of a tile.
+"""How a `Contract` is computed: which loop runs over the lanes of a vector, which over a tile.
 
-Entry point: `schedule(contract, program)` → `Lanes`, `Dot` or `Plain`, by an estimate of its cycles.
+Entry point: `schedule(contract, program)` → `Lanes`, `Dot` or `Plain`, by an estimate of cycles.
 
     Lanes   a block of neighbouring outputs in vectors; per fold one number of the other operand
     Dot     the fold itself in vectors: few outputs over a long fold
@@ -26,6 +26,7 @@ _ACCUMULATORS = 24  # vectors that the sums of a tile may take, of AVX-512's 32 
 _CHAINS = 8  # independent sums that hide the latency of a multiply-add
 _SCATTER = 1.5  # cycles to store one output that has no neighbour
 _PLAIN = 2.0  # cycles of a multiply-add that stands alone
+_LARGE = 4096  # weights from which on their type matters
 _SUM_UP = 10.0  # cycles to add the lanes of a vector
 
 Dimension = tuple[int, int]  # size, stride
@@ -61,9 +62,18 @@ class Pack:
         return self.lane[0] if self.width == 1 else -(-self.lane[0] // LANES) * LANES
 
     @property
-    def size(self) -> int:
+    def count(self) -> int:
         """Elements in all."""
         return math.prod(n for n, _ in self.outer) * self.lanes * self.depth
+
+    @property
+    def size(self) -> int:
+        """Memory that it takes, in float32; int8 has a scale for every lane behind it."""
+        if self.weights == "bf16":
+            return -(-self.count // 2)
+        if self.weights == "int8":
+            return -(-self.count // 4) + self.lanes
+        return self.count
 
 
 @dataclass(frozen=True)
@@ -128,7 +138,7 @@ def _lanes(op: Contract, program: StreamProgram, vector: View, lane: int) -> Lan
     scalar = op.b if vector is op.a else op.a
     count, buffer = op.loops[lane], program.buffers[vector.buffer]
     constant = buffer.kind == "constant"
-    if scalar.strides[lane] != 0 or vector.strides[lane] == 0:
+    if not op.folds or scalar.strides[lane] != 0 or vector.strides[lane] == 0:
         return None
     if not constant and (vector.strides[lane] != 1 or (buffer.name == ROWS and count % LANES)):
         return None
@@ -193,10 +203,23 @@ def _dot(op: Contract, program: StreamProgram) -> Dot | None:
     return Dot((packs[0], packs[1]))
 
 
+def _in_type(plan: Lanes, weights: str) -> Lanes:
+    """With its constants in another type, where that is worth it: a large matrix, one vector."""
+    pack = plan.pack
+    if pack is None or plan.tile is not None or plan.outer or pack.count < _LARGE:
+        return plan
+    return replace(plan, pack=replace(pack, weights=weights))
+
+
 def schedule(
-    op: Contract, program: StreamProgram, sparse: Sparse | None = None
+    op: Contract, program: StreamProgram, sparse: Sparse | None = None, weights: str = "fp32"
 ) -> Lanes | Dot | Plain:
-    """The schedule of least cost; `sparse` where most of it can be left out."""
+    """The schedule of least cost.
+
+    Args:
+        sparse: how most of it can be left out, where it can.
+        weights: type of large constant matrices: ``fp32``, ``bf16``, ``int8``.
+    """
     outputs, depth = math.prod(op.loops), math.prod(op.folds)
     found: list[tuple[float, Lanes | Dot | Plain]] = [(outputs * depth * _PLAIN, Plain())]
     for vector, lane in itertools.product((op.a, op.b), range(len(op.loops))):
@@ -209,4 +232,6 @@ def schedule(
         per_run = last // LANES + last % LANES * 3.0
         found.append((outputs * (depth // last * per_run + _SUM_UP), dot))
     best = min(found, key=lambda entry: entry[0])[1]
-    return replace(best, sparse=sparse) if isinstance(best, Lanes) and best.pack else best
+    if isinstance(best, Lanes) and best.pack:
+        return _in_type(replace(best, sparse=sparse), weights)
+    return best

@@ -49,15 +49,17 @@ def _raw(op: Operation, plan: Lanes | Dot | Plain | None) -> Iterator[str]:
     if isinstance(op, Contract) and isinstance(plan, Lanes) and plan.pack is not None:
         hidden.add(id(plan.vector))
     if isinstance(op, Contract) and isinstance(plan, Dot):
-        hidden.update(
-            id(view) for view, pack in zip((op.a, op.b), plan.packs, strict=True) if pack
-        )
+        hidden.update(id(view) for view, pack in zip((op.a, op.b), plan.packs, strict=True) if pack)
     reads, writes = operands(op)
     yield from (view.buffer for view in (*reads, *writes) if id(view) not in hidden)
 
 
-def generate(program: StreamProgram) -> Native:
-    """The program in C, for a compiler and a processor of any kind."""
+def generate(program: StreamProgram, weights: str = "fp32") -> Native:
+    """The program in C, for a compiler and a processor of any kind.
+
+    Args:
+        weights: type of large weight matrices on the path: ``fp32``, ``bf16``, ``int8``.
+    """
     program, sparse = find_sparse(program)
     sections = {name: program.sections[name] for name in _ORDER if name in program.sections}
     plans: dict[int, Lanes | Dot | Plain] = {}
@@ -68,7 +70,7 @@ def generate(program: StreamProgram) -> Native:
         for op in walk(operations):
             plan = None
             if isinstance(op, Contract):
-                plan = plans[id(op)] = schedule(op, program, short.get(id(op)))
+                plan = plans[id(op)] = schedule(op, program, short.get(id(op)), weights)
                 packs += _packs(plan)
             raw += _raw(op, plan)
             if isinstance(plan, Lanes) and plan.sparse and plan.sparse.base:
@@ -87,9 +89,9 @@ def generate(program: StreamProgram) -> Native:
     if "first" not in sections:
         w.line()
         w.line("#define first advance")
-    parts = [(_FOLDER / "prelude.c").read_text(), "\n".join(w.lines)]
-    parts.append((_FOLDER / "handle.c").read_text())
-    return Native(program, arena, "\n".join(parts))
+    files = ["prelude.c", *(["sparse.c"] if sparse else []), "handle.c"]
+    texts = [(_FOLDER / name).read_text(encoding="utf-8") for name in files]
+    return Native(program, arena, "\n".join([*texts[:-1], "\n".join(w.lines), texts[-1]]))
 
 
 def _write_head(w: Writer) -> None:

@@ -81,7 +81,8 @@ def find_sparse(program: StreamProgram) -> tuple[StreamProgram, dict[int, Sparse
     newest = (Move("seq", program.width, 0, program.window),)
     relu = _after_relu(step)
     found: dict[int, Sparse] = {}
-    buffers, made = dict(program.buffers), []
+    buffers = dict(program.buffers)
+    made: list[Operation] = []
     for number, op in enumerate(step):
         operands = _vector_of_weights(program, op)
         if operands is None:

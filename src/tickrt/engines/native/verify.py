@@ -46,8 +46,8 @@ class Errors:
 
 LIMITS = {
     "fp32": Errors(1e-6, 5e-5, 1e-5),
-    "bf16": Errors(2e-2, 1e-1, 2e-2),
-    "int8": Errors(5e-2, 2e-1, 5e-2),
+    "bf16": Errors(5e-3, 2e-2, 1e-2),
+    "int8": Errors(1e-2, 5e-2, 3e-2),
 }
 
 
@@ -105,7 +105,9 @@ def _against_program(stream: _Stream) -> tuple[float, float]:
 
 
 def _memory(program: StreamProgram, engine: KernelEngine, ring: Array) -> dict[str, Array]:
-    memory = {name: np.zeros(b.size, np.float32) for name, b in program.buffers.items()}
+    memory: dict[str, Array] = {
+        name: np.zeros(b.size, np.float32) for name, b in program.buffers.items()
+    }
     for name, buffer in program.buffers.items():
         if buffer.kind == "constant" and buffer.start is not None:
             memory[name][:] = buffer.start

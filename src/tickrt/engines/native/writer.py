@@ -50,8 +50,8 @@ def places(arena: Arena) -> dict[str, str]:
 class Writer:
     """Collects lines; knows where buffers lie."""
 
-    def __init__(self, program: StreamProgram, arena: Arena, weights: str = "fp32") -> None:
-        self.program, self.arena, self.weights = program, arena, weights
+    def __init__(self, program: StreamProgram, arena: Arena) -> None:
+        self.program, self.arena = program, arena
         self.names = places(arena)
         self.lines: list[str] = []
         self._depth = 0

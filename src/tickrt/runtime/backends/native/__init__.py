@@ -80,7 +80,10 @@ def load(source: Source, ring: RowRing, settings: SessionConfig) -> Engine:
         )
     split = split_to_run(source, settings)
     try:
-        return NativeEngine(source.model, split, prepare(source.model, split), ring)
+        if settings.threads > 1:
+            raise BuildError(f"it runs on one thread, and threads = {settings.threads} is set")
+        prepared = prepare(source.model, split, settings.weights)
+        return NativeEngine(source.model, split, prepared, ring)
     except (TranslateError, BuildError) as error:
         _LOG.warning("%s runs in onnxruntime, not native: %s", source.model.name, error)
         return _Instead(onnxruntime.load(source, ring, settings), str(error))

@@ -63,6 +63,7 @@ class NativeEngine:
             "backend": self.backend,
             "version": self._prepared.compiler,
             "threads": 1,
+            "weights": self._prepared.weights,
             "model": self._model.name,
             "model_sha256": self._model.sha256,
             "rows_compared": parity.rows,
