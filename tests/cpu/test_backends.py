@@ -112,7 +112,7 @@ def test_what_it_lacks_it_cannot_do() -> None:
 def test_an_unknown_name_lists_those_that_are_known(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = "did you mean onnxruntime.*there are null, onnxruntime, tensorrt.*'tickrt.backends'"
+    words = "did you mean onnxruntime.*there are native, null, onnxruntime, tensorrt.*'tickrt.back"
     with pytest.raises(ConfigError, match=words):
         backends.find("onxruntime")
     session = tmp_path / "session.toml"

@@ -22,22 +22,31 @@ from helpers.engine_bench import (
 from helpers.sessions import tiny_model, tiny_spec
 from tickrt.compile.codes import ENGINE_COLUMNS, ENGINE_ROWS
 from tickrt.engines.graph.check import read_model
+from tickrt.engines.native import prepare, why_not
+from tickrt.engines.split.plan import plan
 from tickrt.errors import Code, ConfigError, ModelError
 from tickrt.runtime.backends import kernels as backend_kernels
 from tickrt.runtime.backends.handle import new_engines
+from tickrt.runtime.backends.native.engine import NativeEngine
 from tickrt.runtime.backends.null import NullEngine
 from tickrt.runtime.backends.onnxruntime.whole import OrtEngine
 
 ROWS = 11
 
 
-@pytest.fixture(params=["null", "onnxruntime"])
+@pytest.fixture(params=["null", "onnxruntime", "native", "native split"])
 def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Bench:
     spec = tiny_spec(tmp_path, T)
     if request.param == "null":
         return Bench(lambda ring: NullEngine(), spec.width)
     model = read_model(tiny_model(spec, tmp_path / "m.onnx"))
-    return Bench(lambda ring: OrtEngine(model, ring), spec.width)
+    if request.param == "onnxruntime":
+        return Bench(lambda ring: OrtEngine(model, ring), spec.width)
+    if why := why_not():
+        pytest.skip(why)
+    split = plan(model) if request.param == "native split" else None
+    prepared = prepare(model, split)
+    return Bench(lambda ring: NativeEngine(model, split, prepared, ring), spec.width)
 
 
 def test_handle_has_every_column(bench: Bench) -> None:
