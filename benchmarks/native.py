@@ -101,7 +101,7 @@ def compare(name: str, seconds: float, recorded_rows: NDArray[np.float32]) -> di
             model,
             lambda ring: OrtEngine(model, ring) if used is None else SplitEngine(model, used, ring),
         ),
-        "native": _Timed(model, lambda ring: NativeEngine(model, used, prepared, ring)),
+        "native": _Timed(model, lambda ring: NativeEngine(model, prepared, ring)),
     }
     errors = prepared.parity.errors
     result: dict[str, Any] = {

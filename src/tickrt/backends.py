@@ -50,8 +50,8 @@ _RUNTIME, _TENSORRT = "tickrt.runtime.backends", "tickrt.engines.tensorrt.backen
 _known: dict[str, Any] = {
     "tensorrt": f"{_TENSORRT}:TENSORRT",
     "tensorrt_rtx": f"{_TENSORRT}:TENSORRT_RTX",
+    DEFAULT: f"{_RUNTIME}.onnxruntime",  # before native: what it builds, every machine can run
     PREFERRED: f"{_RUNTIME}.native",
-    DEFAULT: f"{_RUNTIME}.onnxruntime",
     "null": f"{_RUNTIME}.null",
 }
 

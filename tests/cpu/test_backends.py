@@ -32,7 +32,7 @@ from tickrt.runtime.model_source import Source
 from tickrt.runtime.session import Session
 
 LEVEL = ("--builder-optimization-level", "3")
-BUILT_IN = ["tensorrt", "tensorrt_rtx", "native", "onnxruntime", "null"]
+BUILT_IN = ["tensorrt", "tensorrt_rtx", "onnxruntime", "native", "null"]
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tickrt.errors import BuildError
 
-__all__ = ["Compiler", "cpu_digest", "find_compiler", "why_not"]
+__all__ = ["Compiler", "cpu_digest", "cpu_name", "find_compiler", "why_not"]
 
 _NAMES = ("cc", "gcc", "clang")
 _TIMEOUT_S = 120
@@ -105,6 +105,18 @@ def _cpu_flags() -> frozenset[str]:
         if name.strip() in ("flags", "Features"):
             return frozenset(value.split())
     return frozenset()
+
+
+@functools.cache
+def cpu_name() -> str:
+    """The processor as a person calls it."""
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "model name":
+                return f"{value.strip()} ({cpu_digest()[:6]})"
+    return f"{platform.machine()} ({cpu_digest()[:6]})"
 
 
 @functools.cache

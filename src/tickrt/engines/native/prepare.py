@@ -1,6 +1,6 @@
 """A model as compiled code that was found to be exact, once, and is then kept on disk.
 
-Entry point: `prepare(model, plan)` → `Prepared`.
+Entry points: `prepare(model, plan)` → `Prepared`; `kept` and `keep` for one that comes otherwise.
 
 Kept are the source, the object and what the comparison found, under the digest of the program, the
 source, the compiler and the processor. Whatever is damaged there is made again; several processes
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from tickrt.engines.graph.check import LoopModel
 from tickrt.engines.graph.ort import open_session, ort_version
-from tickrt.engines.native.compiler import Compiler, cpu_digest, find_compiler, why_not
+from tickrt.engines.native.compiler import cpu_digest, find_compiler, why_not
 from tickrt.engines.native.kernel import Kernel
 from tickrt.engines.native.source import Native, generate
 from tickrt.engines.native.verify import LIMITS, Errors, Parity, verify
@@ -33,7 +33,7 @@ from tickrt.errors import BuildError
 from tickrt.files import new_folder
 from tickrt.program import to_bytes
 
-__all__ = ["Prepared", "prepare"]
+__all__ = ["Prepared", "digest_of", "keep", "kept", "prepare"]
 
 Array = NDArray[np.float32]
 _SOURCE, _OBJECT, _FACTS = "program.c", "program.so", "facts.json"
@@ -56,7 +56,8 @@ class Prepared:
     folder: Path
 
 
-def _digest(*parts: bytes) -> str:
+def digest_of(*parts: bytes) -> str:
+    """SHA-256 over the digests of the parts."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(hashlib.sha256(part).digest())
@@ -83,27 +84,42 @@ def _expected(model: LoopModel, plan: SplitPlan | None) -> Callable[[Array], Arr
     return lambda windows: np.concatenate([one(window) for window in windows])
 
 
-def _make(
-    native: Native, compiler: Compiler, check: Callable[[Kernel], Parity], folder: Path
-) -> None:
-    """Compile and compare in a folder of its own; it becomes `folder`."""
-    with new_folder(folder) as new:
-        (new / _SOURCE).write_text(native.source, encoding="utf-8")
-        compiler.build(new / _SOURCE, new / _OBJECT)
-        parity = check(Kernel(native, new / _OBJECT))
-        content = (new / _OBJECT).read_bytes()
-        facts = {"object": _digest(content), "parity": asdict(parity)}
-        (new / _FACTS).write_text(json.dumps(facts), encoding="utf-8")
+def kept(native: Native, folder: Path, compiler: str, weights: str) -> Prepared | None:
+    """What is kept in `folder`; None where that is nothing, or damaged."""
+    try:
+        facts: dict[str, Any] = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
+        if digest_of((folder / _OBJECT).read_bytes()) != facts["object"]:
+            return None
+        parity = Parity(**facts["parity"] | {"errors": Errors(**facts["parity"]["errors"])})
+        return Prepared(Kernel(native, folder / _OBJECT), parity, compiler, weights, folder)
+    except (OSError, ValueError, KeyError, TypeError, BuildError):
+        return None
 
 
-def _load(native: Native, folder: Path, compiler: Compiler, weights: str) -> Prepared:
-    """What is kept; raises ValueError, KeyError or OSError where it is damaged or missing."""
-    facts: dict[str, Any] = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
-    if _digest((folder / _OBJECT).read_bytes()) != facts["object"]:
-        raise ValueError(f"{folder / _OBJECT} is damaged")
-    parity = Parity(**facts["parity"] | {"errors": Errors(**facts["parity"]["errors"])})
-    kernel = Kernel(native, folder / _OBJECT)
-    return Prepared(kernel, parity, compiler.version, weights, folder)
+def keep(
+    native: Native, folder: Path, compiler: str, weights: str, make: Callable[[Path], Parity]
+) -> Prepared:
+    """Make the object and keep it in `folder`, with its source.
+
+    Args:
+        make: writes the object at that path, beside its source; what a comparison of it found.
+
+    Raises:
+        BuildError: it cannot be made, or the cache folder cannot be written.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        with new_folder(folder) as new:
+            (new / _SOURCE).write_text(native.source, encoding="utf-8")
+            parity = make(new / _OBJECT)
+            facts = {"object": digest_of((new / _OBJECT).read_bytes()), "parity": asdict(parity)}
+            (new / _FACTS).write_text(json.dumps(facts), encoding="utf-8")
+    except OSError as error:
+        raise BuildError(f"{folder}: cannot keep the compiled program: {error}") from error
+    prepared = kept(native, folder, compiler, weights)
+    if prepared is None:
+        raise BuildError(f"{folder}: what was kept is damaged: is the disk full?")
+    return prepared
 
 
 def prepare(model: LoopModel, plan: SplitPlan | None, weights: str = "fp32") -> Prepared:
@@ -124,22 +140,17 @@ def prepare(model: LoopModel, plan: SplitPlan | None, weights: str = "fp32") -> 
     native = generate(stream_program(model, plan), weights)
     parts = [native.source, weights, compiler.path, compiler.version, " ".join(compiler.flags)]
     parts += [cpu_digest(), ort_version()]
-    key = _digest(to_bytes(native.program), *(part.encode() for part in parts))
+    key = digest_of(to_bytes(native.original), *(part.encode() for part in parts))
     folder = cache_folder("native") / key[:32]
     carried = plan is not None and plan.mode == "carry"
 
-    def check(kernel: Kernel) -> Parity:
-        return verify(kernel, _expected(model, plan), LIMITS[weights], carried=carried)
+    def make(path: Path) -> Parity:
+        compiler.build(path.with_suffix(".c"), path)
+        expected = _expected(model, plan)
+        return verify(Kernel(native, path), expected, LIMITS[weights], carried=carried)
 
-    try:
-        prepared = _load(native, folder, compiler, weights)
-    except (OSError, ValueError, KeyError, TypeError, BuildError):
-        shutil.rmtree(folder, ignore_errors=True)
-        try:
-            _make(native, compiler, check, folder)
-            prepared = _load(native, folder, compiler, weights)
-        except OSError as error:
-            raise BuildError(f"{folder}: cannot keep the compiled program: {error}") from error
+    found = kept(native, folder, compiler.version, weights)
+    prepared = found or keep(native, folder, compiler.version, weights, make)
     if prepared.parity.why_not:
         raise BuildError(prepared.parity.why_not)
     return prepared

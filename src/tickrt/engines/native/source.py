@@ -21,7 +21,7 @@ from tickrt.engines.native.writer import Writer, comment
 from tickrt.program import Contract, For, Map, Operation, StreamProgram
 from tickrt.program.ir import OUTPUT, operands, walk
 
-__all__ = ["Native", "generate"]
+__all__ = ["Native", "count_operations", "generate"]
 
 _FOLDER = Path(__file__).parent
 _ORDER = ("step", "advance", "first")
@@ -31,9 +31,10 @@ _ORDER = ("step", "advance", "first")
 class Native:
     """A program in C."""
 
-    program: StreamProgram
+    program: StreamProgram  # with what is prepared for products that are cut short
     arena: Arena
     source: str
+    original: StreamProgram
 
 
 def _packs(plan: Lanes | Dot | Plain) -> Iterator[Pack]:
@@ -60,7 +61,8 @@ def generate(program: StreamProgram, weights: str = "fp32") -> Native:
     Args:
         weights: type of large weight matrices on the path: ``fp32``, ``bf16``, ``int8``.
     """
-    program, sparse = find_sparse(program)
+    original = program
+    program, sparse = find_sparse(original)
     sections = {name: program.sections[name] for name in _ORDER if name in program.sections}
     plans: dict[int, Lanes | Dot | Plain] = {}
     packs: list[Pack] = []
@@ -91,7 +93,12 @@ def generate(program: StreamProgram, weights: str = "fp32") -> Native:
         w.line("#define first advance")
     files = ["prelude.c", *(["sparse.c"] if sparse else []), "handle.c"]
     texts = [(_FOLDER / name).read_text(encoding="utf-8") for name in files]
-    return Native(program, arena, "\n".join([*texts[:-1], "\n".join(w.lines), texts[-1]]))
+    return Native(program, arena, "\n".join([*texts[:-1], "\n".join(w.lines), texts[-1]]), original)
+
+
+def count_operations(program: StreamProgram) -> int:
+    """Operations of all sections, those inside of loops once."""
+    return sum(1 for section in program.sections.values() for _ in walk(section))
 
 
 def _write_head(w: Writer) -> None:

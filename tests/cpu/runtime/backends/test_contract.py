@@ -46,7 +46,7 @@ def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Bench:
         pytest.skip(why)
     split = plan(model) if request.param == "native split" else None
     prepared = prepare(model, split)
-    return Bench(lambda ring: NativeEngine(model, split, prepared, ring), spec.width)
+    return Bench(lambda ring: NativeEngine(model, prepared, ring), spec.width)
 
 
 def test_handle_has_every_column(bench: Bench) -> None:

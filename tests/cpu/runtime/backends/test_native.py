@@ -21,7 +21,7 @@ from helpers.engine_zoo import ZOO
 from helpers.sessions import config, market_file, settings, tiny_model, tiny_spec
 from tickrt import backends
 from tickrt.engines.graph.check import LoopModel, loop_model, read_model
-from tickrt.engines.native import compiler, prepare
+from tickrt.engines.native import compiler, prepare, split_figures
 from tickrt.engines.native import prepare as prepare_module
 from tickrt.engines.split.plan import SplitPlan, plan
 from tickrt.engines.translate import RULES, TranslateError
@@ -62,7 +62,9 @@ def made(mode: str, tmp_path: Path) -> tuple[LoopModel, SplitPlan | None]:
 
 def new_bench(model: LoopModel, split: SplitPlan | None, weights: str = "fp32") -> Bench:
     prepared = prepare(model, split, weights)
-    return Bench(lambda ring: NativeEngine(model, split, prepared, ring), model.width)
+    return Bench(
+        lambda ring: NativeEngine(model, prepared, ring, split_figures(split)), model.width
+    )
 
 
 class Whole:
@@ -193,7 +195,7 @@ def test_rows_that_differ_little_that_are_huge_that_are_not_numbers(name: str) -
     prepared = prepare(model, split)
     ring = np.zeros((2 * model.window, model.width), np.float32)
     rows = RowRing(ring.ctypes.data, model.window, model.width)
-    engine = NativeEngine(model, split, prepared, rows)
+    engine = NativeEngine(model, prepared, rows)
     table = engine.handle()
     whole, rng = Whole(model), np.random.default_rng(6)
     row = rng.normal(size=model.width).astype(np.float32)

@@ -7,6 +7,7 @@ Limits: batch 1, float32; one engine per symbol, each with its own states.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,6 @@ from numpy.typing import NDArray
 
 from tickrt.engines.graph.check import LoopModel
 from tickrt.engines.native import Prepared
-from tickrt.engines.split.plan import SplitPlan
 from tickrt.runtime.backends.handle import RowRing
 
 __all__ = ["NativeEngine"]
@@ -25,17 +25,24 @@ class NativeEngine:
 
     Args:
         model: the whole model, for its names and digest.
-        plan: its split; None: it runs whole.
         prepared: its compiled program.
         ring: the stream's rows.
+        split: what its split does, for `describe`; None: it runs whole.
+        drawing: its graph with the on-path part marked, as SVG, where there is one.
     """
 
     backend = "native"
 
     def __init__(
-        self, model: LoopModel, plan: SplitPlan | None, prepared: Prepared, ring: RowRing
+        self,
+        model: LoopModel,
+        prepared: Prepared,
+        ring: RowRing,
+        split: Mapping[str, Any] | None = None,
+        drawing: str = "",
     ) -> None:
-        self._model, self._plan, self._prepared, self._ring = model, plan, prepared, ring
+        self._model, self._prepared, self._ring, self._split = model, prepared, ring, split
+        self.drawing = drawing
         self._engine = prepared.kernel.engine(ring.address)
 
     def handle(self) -> NDArray[np.int64]:
@@ -50,11 +57,6 @@ class NativeEngine:
     def waits(self) -> int:
         """Rows whose states had to be built on the path."""
         return self._engine.waits
-
-    @property
-    def drawing(self) -> str:
-        """The model's graph with the on-path part marked, as SVG; empty without a split."""
-        return "" if self._plan is None else str(self._plan.figures.get("drawing", ""))
 
     def describe(self) -> dict[str, Any]:
         """Backend, compiler, the model's digest, its errors, what the split does."""
@@ -71,14 +73,8 @@ class NativeEngine:
             "error_of_a_step": parity.errors.step,
             "memory_bytes": self._engine.memory.nbytes,
         }
-        if self._plan is not None:
-            figures = self._plan.figures
-            facts |= {
-                "split": self._plan.mode,
-                "on_path_share": figures["on_path_share"],
-                "split_error": figures["parity"]["max_rel"],
-                "waits": self.waits,
-            }
+        if self._split is not None:
+            facts |= {**self._split, "waits": self.waits}
         return facts
 
     def error(self) -> str:
