@@ -19,6 +19,7 @@ pace = "10x"
 pin_cpu = 3
 backend = "null"
 threads = 2
+weights = "bf16"
 split = false
 stateful = true
 deadline_us = 500
@@ -63,6 +64,7 @@ def test_everything_can_be_set(tmp_path: Path) -> None:
     assert config.data == (tmp_path / "btc.npz", Path("/far/eth.npz"))
     assert config.out == tmp_path / "results"
     assert (config.pace, config.pin_cpu, config.backend, config.threads) == (10.0, 3, "null", 2)
+    assert config.weights == "bf16"
     assert (config.split, config.stateful, config.deadline_us) == (False, True, 500)
     assert config.trust == (f"file:{tmp_path}/desk.pub", "env:DESK")
     assert config.bundle_key == "file:/keys/aes"
