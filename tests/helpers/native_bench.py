@@ -67,11 +67,11 @@ class Bench:
         return check(StreamProgram(WINDOW, WIDTH, 3, 2, 2, self.buffers, sections, {"model": "m"}))
 
 
-def compiled(program: StreamProgram, folder: Path, weights: str = "fp32") -> Kernel:
-    """The program as code."""
+def compiled(program: StreamProgram, folder: Path, wide: bool = True) -> Kernel:
+    """The program as code, in tiles for many registers or for few."""
     compiler = find_compiler()
     assert compiler is not None
-    native = generate(program, weights)
+    native = generate(program, wide=wide)
     source, target = folder / "program.c", folder / f"program{len(list(folder.iterdir()))}.so"
     source.write_text(native.source)
     compiler.build(source, target)
@@ -79,11 +79,11 @@ def compiled(program: StreamProgram, folder: Path, weights: str = "fp32") -> Ker
 
 
 def both(
-    program: StreamProgram, folder: Path
+    program: StreamProgram, folder: Path, wide: bool = True
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Every state after one step: as compiled, in NumPy."""
     ring = np.zeros((2 * WINDOW, WIDTH), np.float32)
-    engine = compiled(program, folder).engine(ring.ctypes.data)
+    engine = compiled(program, folder, wide).engine(ring.ctypes.data)
     reference = Reference(program)
     for seq in range(1, WINDOW):
         reference.advance(seq, ring[0])

@@ -15,7 +15,14 @@ from pathlib import Path
 
 from tickrt.errors import BuildError
 
-__all__ = ["Compiler", "cpu_digest", "cpu_name", "find_compiler", "why_not"]
+__all__ = [
+    "Compiler",
+    "cpu_digest",
+    "cpu_name",
+    "find_compiler",
+    "has_wide_registers",
+    "why_not",
+]
 
 _NAMES = ("cc", "gcc", "clang")
 _TIMEOUT_S = 120
@@ -37,7 +44,7 @@ class Compiler:
     def flags(self) -> tuple[str, ...]:
         """For this very processor."""
         if platform.machine() in ("x86_64", "AMD64"):
-            wide = ("-mprefer-vector-width=512",) if "avx512f" in _cpu_flags() else ()
+            wide = ("-mprefer-vector-width=512",) if has_wide_registers() else ()
             return (*_FLAGS, "-march=native", *wide)
         return (*_FLAGS, "-mcpu=native")
 
@@ -105,6 +112,11 @@ def _cpu_flags() -> frozenset[str]:
         if name.strip() in ("flags", "Features"):
             return frozenset(value.split())
     return frozenset()
+
+
+def has_wide_registers() -> bool:
+    """Whether this processor has those of AVX-512."""
+    return "avx512f" in _cpu_flags()
 
 
 @functools.cache

@@ -17,7 +17,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tickrt.engines.native.compiler import cpu_digest, cpu_name, find_compiler, why_not
+from tickrt.engines.native.compiler import (
+    cpu_digest,
+    cpu_name,
+    find_compiler,
+    has_wide_registers,
+    why_not,
+)
 from tickrt.engines.native.kernel import Kernel
 from tickrt.engines.native.prepare import Prepared, digest_of, keep, kept
 from tickrt.engines.native.source import Native, generate
@@ -71,6 +77,7 @@ def pack(prepared: Prepared, split: SplitPlan | None) -> bytes:
         "cpu_name": cpu_name(),
         "compiler": prepared.compiler,
         "weights": prepared.weights,
+        "wide": has_wide_registers(),
         "parity": asdict(prepared.parity),
         "figures": split_figures(split),
     }
@@ -112,7 +119,7 @@ def unpack(data: bytes, where: str) -> tuple[Prepared, dict[str, Any] | None]:
     """
     package = read(data, where)
     head = package.head
-    native = generate(from_bytes(package.program), str(head["weights"]))
+    native = generate(from_bytes(package.program), str(head["weights"]), bool(head["wide"]))
     rebuild = f"tickrt build --rebuild {where} -o {where} --force --backend native"
     if native.source != package.source:
         raise IncompatibleError(

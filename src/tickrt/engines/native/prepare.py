@@ -22,7 +22,12 @@ from numpy.typing import NDArray
 
 from tickrt.engines.graph.check import LoopModel
 from tickrt.engines.graph.ort import open_session, ort_version
-from tickrt.engines.native.compiler import cpu_digest, find_compiler, why_not
+from tickrt.engines.native.compiler import (
+    cpu_digest,
+    find_compiler,
+    has_wide_registers,
+    why_not,
+)
 from tickrt.engines.native.kernel import Kernel
 from tickrt.engines.native.source import Native, generate
 from tickrt.engines.native.verify import LIMITS, Errors, Parity, verify
@@ -137,7 +142,7 @@ def prepare(model: LoopModel, plan: SplitPlan | None, weights: str = "fp32") -> 
     compiler = find_compiler()
     if compiler is None:
         raise BuildError(why_not())
-    native = generate(stream_program(model, plan), weights)
+    native = generate(stream_program(model, plan), weights, has_wide_registers())
     parts = [native.source, weights, compiler.path, compiler.version, " ".join(compiler.flags)]
     parts += [cpu_digest(), ort_version()]
     key = digest_of(to_bytes(native.original), *(part.encode() for part in parts))

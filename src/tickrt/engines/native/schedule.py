@@ -22,7 +22,8 @@ from tickrt.program.ir import ROWS
 __all__ = ["LANES", "Dot", "Lanes", "Pack", "Plain", "blocks", "schedule"]
 
 LANES = 16
-_ACCUMULATORS = 24  # vectors that the sums of a tile may take, of AVX-512's 32 registers
+# Vectors of 16 that the sums of a tile may take: AVX-512 has registers for 32, AVX2 and NEON for 8.
+_WIDE, _NARROW = 24, 6
 _CHAINS = 8  # independent sums that hide the latency of a multiply-add
 _SCATTER = 1.5  # cycles to store one output that has no neighbour
 _PLAIN = 2.0  # cycles of a multiply-add that stands alone
@@ -133,7 +134,9 @@ def _chains(depth: int, vectors: int) -> int:
     return next(c for c in range(wanted, 0, -1) if depth % c == 0)
 
 
-def _lanes(op: Contract, program: StreamProgram, vector: View, lane: int) -> Lanes | None:
+def _lanes(
+    op: Contract, program: StreamProgram, vector: View, lane: int, registers: int
+) -> Lanes | None:
     """The schedule with `vector` read along loop `lane`; None where that cannot be."""
     scalar = op.b if vector is op.a else op.a
     count, buffer = op.loops[lane], program.buffers[vector.buffer]
@@ -149,13 +152,13 @@ def _lanes(op: Contract, program: StreamProgram, vector: View, lane: int) -> Lan
     folds = tuple(range(len(op.folds)))
     total = -(-count // LANES)
     if tile is None:
-        vectors = blocks(total, 8)
+        vectors = blocks(total, min(8, registers))
         rows = 1
         folds = tuple(sorted(folds, key=lambda f: op.folds[f]))
         chains = _chains(op.folds[folds[-1]], vectors) if folds else 1
     else:
-        vectors = blocks(total, 4)
-        rows = blocks(op.loops[tile], min(8, _ACCUMULATORS // vectors))
+        vectors = blocks(total, 4 if registers == _WIDE else 2)
+        rows = blocks(op.loops[tile], min(8, registers // vectors))
         chains = 1
     pack = None
     if constant:
@@ -212,18 +215,23 @@ def _in_type(plan: Lanes, weights: str) -> Lanes:
 
 
 def schedule(
-    op: Contract, program: StreamProgram, sparse: Sparse | None = None, weights: str = "fp32"
+    op: Contract,
+    program: StreamProgram,
+    sparse: Sparse | None = None,
+    weights: str = "fp32",
+    wide: bool = True,
 ) -> Lanes | Dot | Plain:
     """The schedule of least cost.
 
     Args:
         sparse: how most of it can be left out, where it can.
         weights: type of large constant matrices: ``fp32``, ``bf16``, ``int8``.
+        wide: there are the registers of AVX-512.
     """
     outputs, depth = math.prod(op.loops), math.prod(op.folds)
     found: list[tuple[float, Lanes | Dot | Plain]] = [(outputs * depth * _PLAIN, Plain())]
     for vector, lane in itertools.product((op.a, op.b), range(len(op.loops))):
-        plan = _lanes(op, program, vector, lane)
+        plan = _lanes(op, program, vector, lane, _WIDE if wide else _NARROW)
         if plan is not None:
             found.append((_lanes_cost(op, plan), plan))
     dot = _dot(op, program)

@@ -55,11 +55,12 @@ def _raw(op: Operation, plan: Lanes | Dot | Plain | None) -> Iterator[str]:
     yield from (view.buffer for view in (*reads, *writes) if id(view) not in hidden)
 
 
-def generate(program: StreamProgram, weights: str = "fp32") -> Native:
-    """The program in C, for a compiler and a processor of any kind.
+def generate(program: StreamProgram, weights: str = "fp32", wide: bool = True) -> Native:
+    """The program in C.
 
     Args:
         weights: type of large weight matrices on the path: ``fp32``, ``bf16``, ``int8``.
+        wide: in tiles for the registers of AVX-512; they run elsewhere, too, but not so fast.
     """
     original = program
     program, sparse = find_sparse(original)
@@ -72,7 +73,7 @@ def generate(program: StreamProgram, weights: str = "fp32") -> Native:
         for op in walk(operations):
             plan = None
             if isinstance(op, Contract):
-                plan = plans[id(op)] = schedule(op, program, short.get(id(op)), weights)
+                plan = plans[id(op)] = schedule(op, program, short.get(id(op)), weights, wide)
                 packs += _packs(plan)
             raw += _raw(op, plan)
             if isinstance(plan, Lanes) and plan.sparse and plan.sparse.base:

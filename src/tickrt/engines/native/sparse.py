@@ -21,7 +21,7 @@ from tickrt.program.ir import ROWS
 
 __all__ = ["Sparse", "find_sparse"]
 
-_WORTH = 1 << 14  # weights below which it does not pay
+_WORTH = 1 << 13  # weights below which it does not pay
 
 
 @dataclass(frozen=True)

@@ -133,8 +133,8 @@ def test_code_of_another_version_is_refused(
     path = bundle_of(model)
     kept = package.generate
 
-    def newer(program: Any, weights: str) -> Any:
-        native = kept(program, weights)
+    def newer(*arguments: Any) -> Any:
+        native = kept(*arguments)
         return type(native)(native.program, native.arena, native.source + "\n", native.original)
 
     monkeypatch.setattr(package, "generate", newer)

@@ -27,9 +27,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("native")
 
 
-def assert_equal(program: StreamProgram, folder: Path, error: float) -> None:
+def assert_equal(program: StreamProgram, folder: Path, error: float, wide: bool = True) -> None:
     """States are those of NumPy, gaps between their elements included."""
-    got, want = both(program, folder)
+    got, want = both(program, folder, wide)
     assert got.keys() == want.keys()
     for name, value in got.items():
         np.testing.assert_array_equal(np.isnan(value), np.isnan(want[name]), name)
@@ -68,7 +68,7 @@ class Contracts(Bench):
 def test_contract(folder: Path, seed: int) -> None:
     b = Contracts(seed)
     b.step += [contract(b) for _ in range(AT_ONCE)]
-    assert_equal(b.program(), folder, 2e-6)
+    assert_equal(b.program(), folder, 2e-6, b.chance(0.6))
 
 
 @settings(max_examples=8, deadline=None)
@@ -85,7 +85,7 @@ def test_product_with_constant_matrix(folder: Path, seed: int) -> None:
         start = b.view(loops, [len(loops) - 1]) if b.chance(0.5) else None
         pair = (weights, x) if turned else (x, weights)
         b.step.append(Contract(loops, (k,), *pair, b.out(loops), start, "linear"))
-    assert_equal(b.program(), folder, 2e-6)
+    assert_equal(b.program(), folder, 2e-6, b.chance(0.6))
 
 
 @settings(max_examples=8, deadline=None)

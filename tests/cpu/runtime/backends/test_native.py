@@ -337,8 +337,8 @@ def test_what_is_not_exact_does_not_run(
     """The compiler's answer is wrong: here, its source is."""
     whole = prepare_module.__globals__["generate"]
 
-    def wrong(program: Any, weights: str) -> Any:
-        native = whole(program, weights)
+    def wrong(*arguments: Any) -> Any:
+        native = whole(*arguments)
         return replace(native, source=native.source.replace("sums += ", "sums -= "))
 
     monkeypatch.setitem(prepare_module.__globals__, "generate", wrong)
