@@ -7,7 +7,7 @@ book and its features make it; and so on random rows, of which every column is n
 
     python -m benchmarks.native [MODEL…] [--seconds N]
 
-The result goes to ``results/native.json``.
+The result goes to ``results/native.json``; `benchmarks.native_docs` makes the table in the docs.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,7 @@ from tickrt.runtime.backends.onnxruntime.whole import OrtEngine
 
 SHIPPED = ("seed_lstm", "light_lstm")
 MODELS = (*(name for name in ZOO if name != "lstm-l"), *TRAINED, *SHIPPED)
+LARGE, OTHER_WEIGHTS = ("lstm-seed", "lstm-m"), ("bf16", "int8")  # models that gain by them
 # Largest share of ONNX Runtime's time.
 TARGETS = {"lstm-seed": 1 / 3, "lstm-s": 1 / 4, "mlp": 1 / 4, "lstm-m": 1 / 3}
 # By case: whether rows are recorded ones, bytes of other work between two ticks.
@@ -103,6 +105,9 @@ def compare(name: str, seconds: float, recorded_rows: NDArray[np.float32]) -> di
         ),
         "native": _Timed(model, lambda ring: NativeEngine(model, prepared, ring)),
     }
+    for weights in OTHER_WEIGHTS if name in LARGE else ():
+        other = prepare(model, used, weights)
+        timed[f"native {weights}"] = _Timed(model, partial(NativeEngine, model, other))
     errors = prepared.parity.errors
     result: dict[str, Any] = {
         "off_path": split.mode if split.usable else "none: it runs whole",

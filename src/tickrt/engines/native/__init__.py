@@ -6,12 +6,12 @@ model meets them:
     schedule   how each contraction is computed         arena      where everything lies
     source     the C text; writer, loops, contracts     compiler   text → object
     kernel     the object's functions, and engines      verify     beside NumPy and ONNX Runtime
-    prepare    all of it, kept on disk                  package    in a bundle; builder makes one
+    prepared   all of it, kept on disk                  package    in a bundle; builder makes one
     sparse     products of which most is known
 """
 
 from tickrt.engines.native.compiler import why_not
 from tickrt.engines.native.package import split_figures, unpack
-from tickrt.engines.native.prepare import Prepared, prepare
+from tickrt.engines.native.prepared import Prepared, prepare
 
 __all__ = ["Prepared", "prepare", "split_figures", "unpack", "why_not"]

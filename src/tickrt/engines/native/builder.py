@@ -16,7 +16,7 @@ from tickrt.engines.graph.check import loop_model
 from tickrt.engines.graph.interface import Array, Feed, Run
 from tickrt.engines.native.compiler import why_not
 from tickrt.engines.native.package import pack, read, unpack
-from tickrt.engines.native.prepare import Prepared, prepare
+from tickrt.engines.native.prepared import Prepared, prepare
 from tickrt.engines.native.source import count_operations
 from tickrt.engines.split.plan import plan
 from tickrt.errors import BuildError, BundleError

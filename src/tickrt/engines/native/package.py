@@ -25,7 +25,7 @@ from tickrt.engines.native.compiler import (
     why_not,
 )
 from tickrt.engines.native.kernel import Kernel
-from tickrt.engines.native.prepare import Prepared, digest_of, keep, kept
+from tickrt.engines.native.prepared import Prepared, digest_of, keep, kept
 from tickrt.engines.native.source import Native, generate
 from tickrt.engines.native.verify import LIMITS, Errors, Parity, verify
 from tickrt.engines.split.plan import SplitPlan

@@ -22,7 +22,7 @@ from helpers.sessions import config, market_file, settings, tiny_model, tiny_spe
 from tickrt import backends
 from tickrt.engines.graph.check import LoopModel, loop_model, read_model
 from tickrt.engines.native import compiler, prepare, split_figures
-from tickrt.engines.native import prepare as prepare_module
+from tickrt.engines.native import prepared as prepared_module
 from tickrt.engines.split.plan import SplitPlan, plan
 from tickrt.engines.translate import RULES, TranslateError
 from tickrt.errors import Code
@@ -335,13 +335,13 @@ def test_what_is_not_exact_does_not_run(
     own_cache: Path,
 ) -> None:
     """The compiler's answer is wrong: here, its source is."""
-    whole = prepare_module.__globals__["generate"]
+    whole = prepared_module.generate
 
     def wrong(*arguments: Any) -> Any:
         native = whole(*arguments)
         return replace(native, source=native.source.replace("sums += ", "sums -= "))
 
-    monkeypatch.setitem(prepare_module.__globals__, "generate", wrong)
+    monkeypatch.setattr(prepared_module, "generate", wrong)
     assert "not exact" in run_and_say(tmp_path, caplog)
     (entry,) = (own_cache / "native").iterdir()
     kept = (entry / "facts.json").read_text()
