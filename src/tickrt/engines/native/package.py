@@ -25,7 +25,7 @@ from tickrt.engines.native.compiler import (
     why_not,
 )
 from tickrt.engines.native.kernel import Kernel
-from tickrt.engines.native.prepared import Prepared, digest_of, keep, kept
+from tickrt.engines.native.prepared import Prepared, digest_of, kept_or_made
 from tickrt.engines.native.source import Native, generate
 from tickrt.engines.native.verify import LIMITS, Errors, Parity, verify
 from tickrt.engines.split.plan import SplitPlan
@@ -119,35 +119,32 @@ def unpack(data: bytes, where: str) -> tuple[Prepared, dict[str, Any] | None]:
     """
     package = read(data, where)
     head = package.head
-    native = generate(from_bytes(package.program), str(head["weights"]), bool(head["wide"]))
+    wanted = (str(head["compiler"]), str(head["weights"]), bool(head["wide"]))
+    native = generate(from_bytes(package.program), *wanted[1:])
     rebuild = f"tickrt build --rebuild {where} -o {where} --force --backend native"
     if native.source != package.source:
         raise IncompatibleError(
             f"{where}: another version of tickrt generated its code; rebuild it with: {rebuild}"
         )
-    parity = dict(head["parity"])
-    found = Parity(**parity | {"errors": Errors(**parity["errors"])})
-    prepared = _same_cpu(native, package, found)
-    if prepared is None:
+    if head["cpu"] == cpu_digest():
+        prepared = _as_it_is(native, package, wanted)
+    else:
         prepared = _compiled_here(native, package, where, rebuild)
     if prepared.parity.why_not:
         raise BuildError(f"{where}: {prepared.parity.why_not}")
     return prepared, head["figures"]
 
 
-def _same_cpu(native: Native, package: Package, parity: Parity) -> Prepared | None:
-    """The object as it is, kept in the cache folder; None where it is for another processor."""
-    head = package.head
-    if head["cpu"] != cpu_digest():
-        return None
+def _as_it_is(native: Native, package: Package, wanted: tuple[str, str, bool]) -> Prepared:
+    """The object in the package, in the cache folder: only files can be loaded."""
+    parity = dict(package.head["parity"])
     folder = cache_folder("native") / digest_of(package.object, package.program)[:32]
-    compiler, weights = str(head["compiler"]), str(head["weights"])
 
-    def make(path: Path) -> Parity:
+    def make(_: Native, path: Path) -> Parity:
         path.write_bytes(package.object)
-        return parity
+        return Parity(**parity | {"errors": Errors(**parity["errors"])})
 
-    return kept(native, folder, compiler, weights) or keep(native, folder, compiler, weights, make)
+    return kept_or_made(folder, wanted, lambda: native, make)
 
 
 def _compiled_here(native: Native, package: Package, where: str, rebuild: str) -> Prepared:
@@ -160,12 +157,11 @@ def _compiled_here(native: Native, package: Package, where: str, rebuild: str) -
     weights = str(head["weights"])
     texts = (native.source, compiler.path, compiler.version, " ".join(compiler.flags), cpu_digest())
     key = digest_of(package.program, *(text.encode() for text in texts))
-    folder = cache_folder("native") / key[:32]
 
-    def make(path: Path) -> Parity:
+    def make(generated: Native, path: Path) -> Parity:
         compiler.build(path.with_suffix(".c"), path)
-        return verify(Kernel(native, path), None, LIMITS[weights])
+        return verify(Kernel(generated, path), None, LIMITS[weights])
 
-    return kept(native, folder, compiler.version, weights) or keep(
-        native, folder, compiler.version, weights, make
-    )
+    folder = cache_folder("native") / key[:32]
+    wanted = (compiler.version, weights, bool(head["wide"]))
+    return kept_or_made(folder, wanted, lambda: native, make)

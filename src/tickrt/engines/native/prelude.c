@@ -20,16 +20,8 @@
 typedef float vec __attribute__((vector_size(64)));
 typedef float vec_anywhere __attribute__((vector_size(64), aligned(4), may_alias));
 typedef uint32_t bits_vec __attribute__((vector_size(64)));
-typedef uint16_t halves_anywhere __attribute__((vector_size(32), aligned(2), may_alias));
-typedef int8_t bytes_anywhere __attribute__((vector_size(16), aligned(1), may_alias));
 
 INLINE vec load(const float *p) { return *(const vec_anywhere *)p; }
-INLINE vec load_bf16(const uint16_t *p) {
-    return (vec)(__builtin_convertvector(*(const halves_anywhere *)p, bits_vec) << 16);
-}
-INLINE vec load_int8(const int8_t *p) {
-    return __builtin_convertvector(*(const bytes_anywhere *)p, vec);
-}
 INLINE void store(float *p, vec v) { *(vec_anywhere *)p = v; }
 INLINE vec splat(float x) { return x - (vec){0}; }
 

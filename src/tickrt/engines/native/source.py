@@ -92,7 +92,8 @@ def generate(program: StreamProgram, weights: str = "fp32", wide: bool = True) -
     if "first" not in sections:
         w.line()
         w.line("#define first advance")
-    files = ["prelude.c", *(["sparse.c"] if sparse else []), "handle.c"]
+    files = ["prelude.c", *(["sparse.c"] if sparse else [])]
+    files += [*(["weights.c"] if weights != "fp32" else []), "handle.c"]
     texts = [(_FOLDER / name).read_text(encoding="utf-8") for name in files]
     return Native(program, arena, "\n".join([*texts[:-1], "\n".join(w.lines), texts[-1]]), original)
 

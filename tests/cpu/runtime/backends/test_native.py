@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import platform
 import shutil
 import subprocess
 import sys
@@ -187,6 +188,19 @@ def test_weights_of_every_type(name: str, weights: str) -> None:
 
 
 @needs_compiler
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="its flags are for x86-64")
+@pytest.mark.parametrize("weights", ["fp32", "bf16", "int8"])
+def test_a_processor_without_wide_vectors(weights: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same code, in tiles for few registers, without AVX and without fused multiply-adds."""
+    flags = (*compiler._FLAGS, "-march=x86-64")
+    monkeypatch.setattr(compiler.Compiler, "flags", property(lambda _: flags))
+    monkeypatch.setattr(prepared_module, "has_wide_registers", lambda: False)
+    model = loop_model(LARGE["lstm"]().SerializeToString(), "lstm.onnx")
+    errors = prepare(model, plan(model), weights).parity.errors
+    assert errors.step <= {"fp32": 1e-6, "bf16": 5e-3, "int8": 1e-2}[weights]
+
+
+@needs_compiler
 @pytest.mark.parametrize("name", LARGE)
 def test_rows_that_differ_little_that_are_huge_that_are_not_numbers(name: str) -> None:
     """Products with the newest row go on from the row before only where that loses nothing."""
@@ -350,7 +364,7 @@ def test_what_is_not_exact_does_not_run(
 
 
 @needs_compiler
-@pytest.mark.parametrize("file", ["program.so", "facts.json"])
+@pytest.mark.parametrize("file", ["program.so", "program.c", "program.bin", "facts.json"])
 def test_a_damaged_object_is_made_again(file: str, own_cache: Path) -> None:
     model = lstm()
     split = plan(model)

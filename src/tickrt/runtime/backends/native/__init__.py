@@ -13,7 +13,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from tickrt.backends import Probe
-from tickrt.errors import BuildError, ConfigError, IncompatibleError
+from tickrt.errors import BuildError, ConfigError, EngineError, IncompatibleError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -105,7 +105,7 @@ def load(source: Source, ring: RowRing, settings: SessionConfig) -> Engine:
         prepared = prepare(source.model, split, settings.weights)
         drawing = "" if split is None else str(split.figures.get("drawing", ""))
         return NativeEngine(source.model, prepared, ring, split_figures(split), drawing)
-    except (TranslateError, BuildError) as error:
+    except (TranslateError, BuildError, EngineError) as error:
         _LOG.warning("%s runs in onnxruntime, not native: %s", source.model.name, error)
         return _Instead(onnxruntime.load(source, ring, settings), str(error))
 
