@@ -30,6 +30,7 @@ __all__ = [
     "AUTO",
     "DEFAULT",
     "GROUP",
+    "PREFERRED",
     "Probe",
     "builder",
     "check",
@@ -45,12 +46,14 @@ __all__ = [
 GROUP: Final = "tickrt.backends"
 AUTO: Final = "auto"  # stands for a backend where one is built for
 DEFAULT: Final = "onnxruntime"  # what every machine can run
+PREFERRED: Final = "native"  # of sessions; what it cannot run exactly, it leaves to DEFAULT
 _RUNTIME, _TENSORRT = "tickrt.runtime.backends", "tickrt.engines.tensorrt.backend"
 # In the order in which `auto` asks them.
 _known: dict[str, Any] = {
     "tensorrt": f"{_TENSORRT}:TENSORRT",
     "tensorrt_rtx": f"{_TENSORRT}:TENSORRT_RTX",
-    DEFAULT: f"{_RUNTIME}.onnxruntime",
+    DEFAULT: f"{_RUNTIME}.onnxruntime",  # before native: what it builds, every machine can run
+    PREFERRED: f"{_RUNTIME}.native",
     "null": f"{_RUNTIME}.null",
     "reference": f"{_RUNTIME}.reference",
     "resident": f"{_RUNTIME}.resident",

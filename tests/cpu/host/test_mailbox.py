@@ -117,9 +117,7 @@ def test_memory_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     monkeypatch.setattr(memfd, "probe", lambda: "it is not there")
-    with pytest.raises(
-        ConfigError, match="memfd: it is not there"
-    ):
+    with pytest.raises(ConfigError, match="memfd: it is not there"):
         choose()
     with pytest.raises(ConfigError, match="'memfd' cannot be had here: it is not there"):
         choose(ORDINARY)
