@@ -11,7 +11,7 @@ from tickrt.engines.native.compiler import find_compiler
 from tickrt.engines.native.kernel import Kernel
 from tickrt.engines.native.source import generate
 from tickrt.program import Buffer, Operation, StreamProgram, View
-from tickrt.program.ir import check
+from tickrt.program.check import check
 from tickrt.program.reference import Reference
 
 WINDOW, WIDTH = 3, 4
