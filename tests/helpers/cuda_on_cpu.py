@@ -25,7 +25,9 @@ __all__ = ["Emulated", "compile_kernel", "on_cpu"]
 HERE = Path(__file__).parent
 _SLOTS, _SPINS = 8, 20_000
 _SHARED = {
-    r"extern __shared__ __align__\(16\) float near\[\];": "float *near = gpu::block().shared.data();",
+    r"extern __shared__ __align__\(16\) float near\[\];": (
+        "float *near = gpu::block().shared.data();"
+    ),
     r"__shared__ unsigned long long arrivals\[\d+\];": (
         "auto *arrivals = (unsigned long long *)gpu::block().arrivals.data();"
     ),
@@ -62,7 +64,8 @@ def compile_kernel(kernel: Kernel, program: StreamProgram, folder: Path) -> Emul
     parts.append((HERE / "cuda_on_cpu_main.cc").read_text())
     source, out = folder / "kernel.cc", folder / "kernel"
     source.write_text("\n".join(parts))
-    options = ["-std=c++17", "-O1", "-w", "-fsanitize=alignment,bounds", "-fno-sanitize-recover=all"]
+    options = ["-std=c++17", "-O1", "-w", "-fsanitize=alignment,bounds"]
+    options.append("-fno-sanitize-recover=all")
     done = subprocess.run(
         [compiler, *options, "-o", out, source], capture_output=True, text=True, check=False
     )
