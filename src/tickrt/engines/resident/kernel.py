@@ -30,7 +30,7 @@ from tickrt.engines.resident.stages import blob, pool_size, product, stage, weig
 from tickrt.engines.resident.text import Team, comment, operation, turn
 from tickrt.engines.resident.writer import Text
 from tickrt.engines.translate.builder import TranslateError
-from tickrt.program import Contract, Operation, StreamProgram, View
+from tickrt.program import Contract, For, Operation, StreamProgram, View
 from tickrt.program.ir import OUTPUT, ROWS, operands, reads, walk, writes
 
 __all__ = ["Kernel", "generate"]
@@ -73,11 +73,13 @@ def _locals(text: Text, items: list[Local], later: set[str], last: bool) -> None
     text.open("")
     text.add("ANEW;")
     text.open(f"if ({' && '.join(conditions)})" if conditions else "")
-    lanes = Lanes(text, [item.operation for item in items], later)
+    operations = [item.operation for item in items]
+    at_once = last and _writes_outputs(operations, text.program.outputs)
+    lanes = Lanes(text, operations, later if at_once else later | {OUTPUT})
     if first.tiny and lanes.possible():
         lanes.write()
         if last:
-            _answer(text, lanes.values[OUTPUT][1])
+            _answer(text, lanes.values[OUTPUT][1] if at_once else [])
     else:
         team = Team("lane", 32, 32) if first.tiny else Team("tid", THREADS, 32)
         for item in items:
@@ -88,6 +90,13 @@ def _locals(text: Text, items: list[Local], later: set[str], last: bool) -> None
     text.close()
     text.close()
     text.mark(items[-1].operation.label)
+
+
+def _writes_outputs(run: list[Operation], outputs: int) -> bool:
+    """True when one operation makes them all, so that they need not go through memory."""
+    views = [v for op in run for v in operands(op)[1] if v.buffer == OUTPUT]
+    sizes = [op.loops for op in run if not isinstance(op, For) and OUTPUT in writes(op)]
+    return len(views) == 1 and math.prod(sizes[0]) == outputs
 
 
 def _needed(item: Stage | Local) -> set[str]:
