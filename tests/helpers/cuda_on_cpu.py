@@ -64,13 +64,8 @@ def compile_kernel(kernel: Kernel, program: StreamProgram, folder: Path) -> Emul
     parts.append((HERE / "cuda_on_cpu_main.cc").read_text())
     source, out = folder / "kernel.cc", folder / "kernel"
     source.write_text("\n".join(parts))
-    options = [
-        "-std=c++17",
-        "-O1",
-        "-w",
-        "-fsanitize=alignment,bounds",
-        "-fno-sanitize-recover=all",
-    ]
+    options = ["-std=c++17", "-O1", "-w", "-fsanitize=alignment,bounds"]
+    options.append("-fno-sanitize-recover=all")
     done = subprocess.run(
         [compiler, *options, "-o", out, source], capture_output=True, text=True, check=False
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 
 from tickrt.engines.resident.schedule import THREADS
+from tickrt.engines.resident.text import comment
 from tickrt.engines.resident.writer import Text
 from tickrt.program import Contract, Operation, View
 
@@ -66,7 +67,7 @@ class Columns:
         text.rows = max(text.rows, m * wide)
         mine = n // text.plan.blocks
         text.open("")
-        text.add(f"// {op.label}")
+        text.add(comment(op.label))
         source = text.far.index(View(op.a.buffer, op.a.offset, ()), [])
         text.open(f"for (int i = tid; i < {m * k // 4}; i += {THREADS})")
         text.add(f"const int r = i / {k // 4}, c = i % {k // 4} * 4;")

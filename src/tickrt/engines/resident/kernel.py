@@ -16,7 +16,7 @@ advance, put what the next step reads into shared memory. What every kernel has 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 
 import numpy as np
@@ -27,10 +27,10 @@ from tickrt.engines.resident.columns import Columns
 from tickrt.engines.resident.lanes import Lanes
 from tickrt.engines.resident.schedule import ROW, THREADS, Local, Stage, schedule
 from tickrt.engines.resident.stages import blob, pool_size, product, stage, weights
-from tickrt.engines.resident.text import Team, operation
+from tickrt.engines.resident.text import Team, comment, operation, turn
 from tickrt.engines.resident.writer import Text
 from tickrt.engines.translate.builder import TranslateError
-from tickrt.program import Contract, Operation, StreamProgram, View
+from tickrt.program import Contract, For, Operation, StreamProgram, View
 from tickrt.program.ir import OUTPUT, ROWS, operands, reads, walk, writes
 
 __all__ = ["Kernel", "generate"]
@@ -73,11 +73,13 @@ def _locals(text: Text, items: list[Local], later: set[str], last: bool) -> None
     text.open("")
     text.add("ANEW;")
     text.open(f"if ({' && '.join(conditions)})" if conditions else "")
-    lanes = Lanes(text, [item.operation for item in items], later)
+    operations = [item.operation for item in items]
+    at_once = last and _writes_outputs(operations, text.program.outputs)
+    lanes = Lanes(text, operations, later if at_once else later | {OUTPUT})
     if first.tiny and lanes.possible():
         lanes.write()
         if last:
-            _answer(text, lanes.values[OUTPUT][1])
+            _answer(text, lanes.values[OUTPUT][1] if at_once else [])
     else:
         team = Team("lane", 32, 32) if first.tiny else Team("tid", THREADS, 32)
         for item in items:
@@ -88,6 +90,13 @@ def _locals(text: Text, items: list[Local], later: set[str], last: bool) -> None
     text.close()
     text.close()
     text.mark(items[-1].operation.label)
+
+
+def _writes_outputs(run: list[Operation], outputs: int) -> bool:
+    """True when one operation makes them all, so that they need not go through memory."""
+    views = [v for op in run for v in operands(op)[1] if v.buffer == OUTPUT]
+    sizes = [op.loops for op in run if not isinstance(op, For) and OUTPUT in writes(op)]
+    return len(views) == 1 and math.prod(sizes[0]) == outputs
 
 
 def _needed(item: Stage | Local) -> set[str]:
@@ -108,8 +117,15 @@ def _run(items: list[Stage | Local]) -> list[Local]:
     return run
 
 
+def _operations(item: Stage | Local) -> tuple[Operation, ...]:
+    if isinstance(item, Local):
+        return (item.operation,)
+    return (*(piece.contract for piece in item.pieces), item.last)
+
+
 def _step(text: Text) -> None:
     items, at, s = text.plan.step, 0, 0
+    _turns(text, tuple(op for item in items for op in _operations(item)), [])
     while at < len(items):
         item = items[at]
         if isinstance(item, Stage):
@@ -149,12 +165,10 @@ def _answer(text: Text, registers: list[str]) -> None:
 
 def _turns(text: Text, operations: tuple[Operation, ...], extra: list[View]) -> None:
     """The moves with the row's number that these operations have."""
-    found = {(m.shift, m.period) for v in extra for m in v.moves if m.index == "seq"}
-    for op in walk(operations):
-        for view in (*operands(op)[0], *operands(op)[1]):
-            found |= {(m.shift, m.period) for m in view.moves if m.index == "seq"}
-    for shift, period in sorted(found):
-        text.add(f"const int turn_{shift}_{period} = (int)((seq + {shift}) % {period});")
+    views = [v for op in walk(operations) for some in operands(op) for v in some]
+    found = {turn(move) for view in (*views, *extra) for move in view.moves}
+    for name, shift, period in sorted(each for each in found if each is not None):
+        text.add(f"const int {name} = (int)((seq + {shift}) % {period});")
 
 
 def _again(text: Text, op: Operation) -> bool:
@@ -224,17 +238,20 @@ def _advance(text: Text, chunks: int, columns: Columns) -> None:
     text.add("cluster_sync();")
 
 
-def _loads(text: Text) -> None:
-    """States of the next step, into every block's shared memory."""
+def _loads(text: Text, ahead: int = 1) -> None:
+    """States of the step `ahead` rows from this one, into every block's shared memory."""
     text.open("")
-    _turns(text, (), [view for _, view, _ in text.plan.loads])
+    loads = []
     for name, view, size in text.plan.loads:
+        moves = tuple(replace(m, shift=m.shift + ahead) for m in view.moves)
+        loads.append((name, replace(view, moves=moves), size))
+    _turns(text, (), [view for _, view, _ in loads])
+    for name, view, size in loads:
         base = text.plan.near[name][0]
         value = text.far.load(view, ["i"])
         text.add(f"for (int i = tid; i < {size}; i += {THREADS}) near[{base} + i] = {value};")
     text.close()
     text.add("__syncthreads();")
-    text.mark("loads")
 
 
 def _expect(text: Text) -> None:
@@ -309,11 +326,12 @@ def _body(text: Text, chunks: int, columns: Columns) -> None:
     text.add("bool rehearsal = false;")
     text.open("while (true)")
     _wait(text, chunks)
-    text.open("if (!rehearsal && kind & RESET)")
+    text.open("if (!rehearsal && (kind & RESET || count == 0))")
     text.add("cluster_sync();")
     everyone = THREADS * text.plan.blocks
     text.add(f"for (int i = everyone; i < FAR; i += {everyone}) far[i] = a.starts[i];")
     text.add("count = 0;", "cluster_sync();")
+    _loads(text, 0)
     text.close()
     text.open("if (rehearsal || kind & ANSWER)")
     _step(text)
@@ -324,6 +342,7 @@ def _body(text: Text, chunks: int, columns: Columns) -> None:
     text.add("ANEW;")
     _advance(text, chunks, columns)
     _loads(text)
+    text.mark("loads")
     text.close()
     text.add("taken++;")
     text.lines.append("#ifdef PROFILE")
@@ -343,7 +362,7 @@ def _frame(text: Text, body: list[str], sizes: dict[str, int]) -> str:
     blocks = text.plan.blocks
     return "\n".join(
         [
-            f"// {text.program.facts.get('model', '')}: made from its program; do not edit.",
+            comment(f"{text.program.facts.get('model', '')}: made from its program; do not edit."),
             common,
             *head,
             "",
@@ -387,8 +406,6 @@ def _begin(text: Text, chunks: int, columns: Columns) -> None:
         text.add(f"for (int i = tid; i < {size}; i += {THREADS}) {copy};")
     for operations in text.program.sections.values():
         columns.keep(operations)
-    everyone = THREADS * text.plan.blocks
-    text.add(f"for (int i = everyone; i < FAR; i += {everyone}) far[i] = a.starts[i];")
     text.add("cluster_sync();")
 
 

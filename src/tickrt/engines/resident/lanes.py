@@ -7,7 +7,7 @@ operation reads is also stored.
 
 from __future__ import annotations
 
-from tickrt.engines.resident.text import FOLDS, expression
+from tickrt.engines.resident.text import FOLDS, comment, expression
 from tickrt.engines.resident.writer import Text
 from tickrt.program import Contract, For, Map, Operation, Reduce, View
 from tickrt.program.ir import operands
@@ -76,7 +76,7 @@ class Lanes:
         """All of them."""
         for number, op in enumerate(self.run):
             if op.label:
-                self.text.add(f"// {op.label}")
+                self.text.add(comment(op.label))
             if isinstance(op, Map):
                 self._map(op, number)
             elif isinstance(op, Contract):

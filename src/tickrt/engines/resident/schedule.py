@@ -23,10 +23,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from tickrt.engines.resident.states import check_states
 from tickrt.engines.translate.builder import TranslateError
 from tickrt.engines.translate.optimise import map_views
-from tickrt.program import Buffer, Contract, For, Map, Operation, StreamProgram, View
-from tickrt.program.ir import OUTPUT, ROWS, operands, reads, walk, writes
+from tickrt.program import Buffer, Contract, For, Map, Move, Operation, StreamProgram, View
+from tickrt.program.ir import OUTPUT, ROWS, operands, reads, writes
 
 __all__ = ["THREADS", "WARPS", "Local", "Piece", "Schedule", "Stage", "schedule", "work"]
 
@@ -86,7 +87,8 @@ class Schedule:
         near: buffers in shared memory: name → (offset, size) in floats.
         far: buffers in global memory, likewise.
         constants: constants that are read where they lie, likewise.
-        loads: (near buffer, first element of the state, how many): what an advance ends with.
+        loads: (near buffer, first element of the state, how many): what an advance ends with, and
+            a reset.
         kept: (near buffer, constant, how many): constants of the step, copied once.
         values: of constants that were laid out anew.
     """
@@ -118,6 +120,12 @@ def _span(view: View, sizes: tuple[int, ...]) -> tuple[int, int]:
     return low, high
 
 
+def _moves(view: View) -> tuple[tuple[Move, ...], tuple[Move, ...]]:
+    """(its moves with the row's number, those with the index of a loop)."""
+    turns = tuple(move for move in view.moves if move.index == "seq")
+    return turns, tuple(move for move in view.moves if move.index != "seq")
+
+
 def _sizes(op: Operation, view: View) -> tuple[int, ...]:
     """The loops that this operand walks."""
     assert not isinstance(op, For)
@@ -133,16 +141,27 @@ class _Near:
         self.out, self.program = out, out.program
         self.spans: dict[tuple[str, tuple[object, ...]], tuple[int, int]] = {}
 
-    def measure(self, operations: tuple[Operation, ...]) -> None:
-        """Which part of every state is read."""
-        for op in walk(operations):
-            for view in operands(op)[0]:
+    def measure(self, operations: tuple[Operation, ...], counts: dict[str, int]) -> None:
+        """Which part of every state is used; `counts` are those of the enclosing loops."""
+        for op in operations:
+            if isinstance(op, For):
+                self.measure(op.body, {**counts, op.index: op.count})
+                continue
+            for view in (*operands(op)[0], *operands(op)[1]):
                 kind = self.program.buffers[view.buffer].kind
-                if kind == "state":
-                    low, high = _span(replace(view, moves=()), _sizes(op, view))
-                    key = (view.buffer, view.moves)
-                    old = self.spans.get(key, (low, high))
-                    self.spans[key] = (min(low, old[0]), max(high, old[1]))
+                if kind not in ("state", "rows"):
+                    continue
+                low, high = _span(view, _sizes(op, view))
+                if kind == "rows":
+                    self._check_row(view, low, high)
+                    continue
+                turns, inner = _moves(view)
+                for move in inner:
+                    steps = range(move.shift, move.shift + counts[move.index])
+                    reached = [move.stride * (i % move.period if move.period else i) for i in steps]
+                    low, high = low + min(reached), high + max(reached)
+                old = self.spans.get((view.buffer, turns), (low, high))
+                self.spans[view.buffer, turns] = (min(low, old[0]), max(high, old[1]))
 
     def view(self, view: View) -> View:
         """The operand in shared memory."""
@@ -150,26 +169,24 @@ class _Near:
         if buffer.kind == "constant":
             return view
         if buffer.kind == "rows":
-            return self._row(view)
+            return View(ROW, view.offset, view.strides)
         if buffer.kind != "state":
             self.out.near_buffer(view.buffer, buffer.size)
             return view
-        low, high = self.spans[view.buffer, view.moves]
-        moved = ".".join(f"{m.shift}_{m.period}" for m in view.moves)
+        turns, inner = _moves(view)
+        low, high = self.spans[view.buffer, turns]
+        moved = ".".join(f"{m.stride}_{m.shift}_{m.period}" for m in turns)
         name = f"{view.buffer}@{moved}" if moved else f"{view.buffer}@"
         if name not in self.out.near:
             self.out.near_buffer(name, high - low + 1)
-            # The next step's: its number is one more than the advance's.
-            moves = tuple(replace(m, shift=m.shift + 1) for m in view.moves)
-            self.out.loads.append((name, View(view.buffer, low, (1,), moves), high - low + 1))
-        return View(name, view.offset - low, view.strides)
+            self.out.loads.append((name, View(view.buffer, low, (1,), turns), high - low + 1))
+        return View(name, view.offset - low, view.strides, inner)
 
-    def _row(self, view: View) -> View:
+    def _check_row(self, view: View, low: int, high: int) -> None:
+        """A step has the newest row alone."""
         width, window = self.program.width, self.program.window
-        newest = len(view.moves) == 1 and view.moves[0].shift == 0
-        if not newest or view.moves[0].period != window or not 0 <= view.offset < width:
+        if view.moves != (Move("seq", width, 0, window),) or low < 0 or high >= width:
             raise TranslateError("a step reads older rows: only split models run on the GPU")
-        return View(ROW, view.offset, view.strides)
 
 
 def _piece(program: StreamProgram, op: Operation) -> Piece | None:
@@ -204,6 +221,8 @@ def _fits(pieces: list[Piece], last: Operation, rest: list[Operation]) -> bool:
     if not isinstance(last, Map) or len(last.loops) != 1:
         return False
     units = last.loops[0]
+    if len({piece.contract.output.buffer for piece in pieces}) < len(pieces):
+        return False  # whose sum is meant, is told by its buffer
     for piece in pieces:
         out = piece.contract.output
         if piece.outputs % units or any(out.buffer in reads(op) for op in rest):
@@ -212,6 +231,8 @@ def _fits(pieces: list[Piece], last: Operation, rest: list[Operation]) -> bool:
             if view.buffer != out.buffer:
                 continue
             if view.strides != (1,) or view.moves or (view.offset - out.offset) % units:
+                return False
+            if not 0 <= view.offset - out.offset < piece.outputs:
                 return False
     return True
 
@@ -397,8 +418,9 @@ def schedule(program: StreamProgram, blocks: int, registers: int, one_poller: bo
     out = Schedule(program, blocks, registers, one_poller)
     out.near_buffer(ROW, program.width)
     step = program.sections["step"]
+    check_states(program)
     near = _Near(out)
-    near.measure(step)
+    near.measure(step, {})
     operations = [map_views(op, near.view) for op in step]
     out.step = _place(_items(program, operations), blocks)
     if OUTPUT not in out.near:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tickrt.engines.resident.schedule import THREADS, WARPS, Piece, Schedule, Stage
-from tickrt.engines.resident.text import expression
+from tickrt.engines.resident.text import comment, expression
 from tickrt.engines.resident.writer import Text
 from tickrt.program import StreamProgram, View
 
@@ -93,7 +93,8 @@ def weights(text: Text) -> None:
             count = lay.per_warp * lay.width
             value = f"__ldg(next + ({at} + k) * 32)"
             if inside[s, p]:
-                text.add(f"float w{s}_{p}[{count}];  // {piece.contract.label}", "#pragma unroll")
+                text.add(comment(piece.contract.label), f"float w{s}_{p}[{count}];")
+                text.add("#pragma unroll")
                 text.add(f"for (int k = 0; k < {count}; k++) w{s}_{p}[k] = {value};")
             else:
                 place = text.take(WARPS * count * 32)
@@ -169,7 +170,7 @@ def _products(text: Text, s: int, stage: Stage, p: int, offset: int) -> None:
     first = text.near.index(View(piece.x.buffer, piece.x.offset, ()), [])
     many = lay.groups > WARPS
     text.open("")
-    text.add(f"// {piece.contract.label}: {piece.outputs} sums of {piece.folds}")
+    text.add(comment(f"{piece.contract.label}: {piece.outputs} sums of {piece.folds}"))
     text.add(f"const int group = {'warp' if many else f'warp % {lay.groups}'};")
     text.add(f"const int segment = {'0' if many else f'warp / {lay.groups}'};")
     text.open(f"if (segment < {lay.segments})")
@@ -236,7 +237,7 @@ def stage(text: Text, s: int, stage: Stage) -> None:
     plan = text.plan
     units = _units(stage, plan.blocks)
     guard = "" if stage.shared or stage.everywhere or plan.blocks == 1 else "if (rank == 0)"
-    text.add(f"// stage {s}: {stage.last.label}")
+    text.add(comment(f"stage {s}: {stage.last.label}"))
     text.open(guard)
     if len(text.stages) > 4:
         text.add("ANEW;")
@@ -264,6 +265,8 @@ def stage(text: Text, s: int, stage: Stage) -> None:
         text.add(f"arrival_wait(arrival + {8 * s}, parity);")
     else:
         text.add(f"if (rank == 0) arrival_wait(arrival + {8 * s}, parity);")
+        if s + 1 < len(text.stages):  # who waits for nothing must not yet write new partial sums
+            text.add("else __syncthreads();")
     text.close()
 
 
@@ -373,6 +376,7 @@ def product(text: Text, weights: View, x: View, out: View) -> bool:
             index = f"(o / {units} * {stage.units} + unit)"
             text.add(f"if (unit < {stage.units}) {text.far.store(out, [index], _joined(terms))}")
             text.close()
+            text.add("__syncthreads();")  # the next one has the same place for its partial sums
             text.close()
             return True
     return False

@@ -8,13 +8,14 @@ neighbouring lanes and finished by shuffles.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tickrt.engines.resident.schedule import Schedule
 from tickrt.program import Contract, For, Instruction, Map, Move, Operation, Reduce, View
 
-__all__ = ["FOLDS", "Place", "Team", "expression", "number", "operation"]
+__all__ = ["FOLDS", "Place", "Team", "comment", "expression", "number", "operation", "turn"]
 
 FOLDS = {
     "sum": ("0.0f", "{0} + {1}"),
@@ -50,14 +51,21 @@ _CALLS = {
 }
 
 
+def comment(label: str) -> str:
+    """A line that says what follows. A label is a model's own text: nothing of it may end the line,
+    continue it on the next, or look like a block to `writer`."""
+    return "// " + re.sub(r"[^ -z]|[?\\]", "_", label)
+
+
 def number(value: float) -> str:
-    """A float32 literal."""
+    """A float32 literal; a negative one may stand behind any sign."""
     if math.isnan(value):
         return "NAN"
     if math.isinf(value):
         return "INFINITY" if value > 0 else "(-INFINITY)"
     text = repr(float(value))
-    return text + ("f" if "." in text or "e" in text else ".0f")
+    text += "f" if "." in text or "e" in text else ".0f"
+    return f"({text})" if text.startswith("-") else text
 
 
 @dataclass(frozen=True)
@@ -109,15 +117,27 @@ class Place:
         return f"{space}[{self.index(view, indices)}] = {value};"
 
 
+def turn(move: Move) -> tuple[str, int, int] | None:
+    """(name, shift, period) of where a row's number is in its turn; None for another move."""
+    if move.index != "seq" or not move.stride:
+        return None
+    shift = move.shift % move.period  # C's remainder of a negative number is negative
+    return f"turn_{shift}_{move.period}", shift, move.period
+
+
+def _loop(index: str) -> str:
+    """The C variable of a `For`, whatever its name is here."""
+    return f"loop_{index}"
+
+
 def _move(move: Move) -> str:
-    if move.index != "seq":
-        inner = f"({move.index} + {move.shift})" if move.shift else move.index
-        return (
-            f"{inner} % {move.period} * {move.stride}"
-            if move.period
-            else f"{inner} * {move.stride}"
-        )
-    return f"turn_{move.shift}_{move.period} * {move.stride}"
+    if not move.stride:
+        return "0"
+    if found := turn(move):
+        return f"{found[0]} * {move.stride}"
+    shift = move.shift % move.period if move.period else move.shift
+    inner = f"({_loop(move.index)} + {shift})" if shift else _loop(move.index)
+    return f"{inner} % {move.period} * {move.stride}" if move.period else f"{inner} * {move.stride}"
 
 
 def expression(
@@ -321,16 +341,17 @@ def operation(op: Operation, place: Place, team: Team, sync: str) -> list[str]:
         body: list[str] = []
         for inner in op.body:
             body += [*operation(inner, place, team, sync), sync]
-        return _block(f"for (int {op.index} = 0; {op.index} < {op.count}; {op.index}++)", body)
-    comment = [f"// {op.label}"] if op.label else []
+        i = _loop(op.index)
+        return _block(f"for (int {i} = 0; {i} < {op.count}; {i}++)", body)
+    head = [comment(op.label)] if op.label else []
     if isinstance(op, Map):
-        return comment + _map(op, place, team)
+        return head + _map(op, place, team)
     if isinstance(op, Reduce):
-        return comment + _fold(op, place, team, lambda names: place.load(op.x, names))
+        return head + _fold(op, place, team, lambda names: place.load(op.x, names))
     if tile(op):
-        return comment + _tile(op, place, team)
+        return head + _tile(op, place, team)
 
     def product(names: list[str]) -> str:
         return f"{place.load(op.a, names)} * {place.load(op.b, names)}"
 
-    return comment + _fold(op, place, team, product)
+    return head + _fold(op, place, team, product)
