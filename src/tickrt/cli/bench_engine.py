@@ -8,7 +8,7 @@ import typer
 
 from tickrt.cli.common import Json, complete_model, read_any_model
 
-__all__ = ["bench_engine"]
+__all__ = ["bench_engine", "print_engines"]
 
 
 def bench_engine(
@@ -63,23 +63,24 @@ def bench_engine(
             engines = compare(source, wanted, seconds=seconds, gap_us=gap, report=report)
         results.append({"model": name, "model_sha256": source.identity, "engines": engines})
     facts = {"machine": machine_info(), "seconds": seconds, "gap_us": gap, "results": results}
-    emit(facts, as_json, show=lambda: _print(facts))
+    emit(facts, as_json, show=lambda: print_engines(facts))
 
 
-def _print(facts: dict[str, Any]) -> None:
+def print_engines(facts: dict[str, Any]) -> None:
+    """What `bench_engine` found, as a table per model; what failed or was skipped below it."""
     from tickrt.cli.output import print_table
 
     typer.echo(
-        f"µs from before the row is handed over to the answer read; a row every "
-        f"{facts['gap_us']:g} µs, rows/s without a gap; error against ONNX Runtime on the window"
+        f"From before the row is handed over to the answer read, a row every "
+        f"{facts['gap_us']:g} µs; advance: its p50;\nrows/s: without a gap; error: the largest, "
+        "against ONNX Runtime on the whole window.\n–: fewer than ten values lie beyond it"
     )
     numbers = ("p50", "p99", "p99.9", "max", "advance", "rows/s", "error")
     for result in facts["results"]:
         typer.echo(f"\n{result['model']}")
         measured = [entry for entry in result["engines"] if "skipped" not in entry]
         rows = [(entry["engine"], *_cells(entry)) for entry in measured]
-        heads = ("engine", *numbers)
-        print_table(heads, rows, right=numbers, fixed=heads[:-1], indent=1)
+        print_table(("engine", *numbers), rows, right=numbers, fixed=numbers[:-1])
         for place in dict.fromkeys(entry["where"] for entry in measured):
             there = [entry["engine"] for entry in measured if entry["where"] == place]
             typer.echo(f"on {place}: {', '.join(there)}")
@@ -90,14 +91,21 @@ def _print(facts: dict[str, Any]) -> None:
 
 
 def _cells(entry: dict[str, Any]) -> tuple[str, ...]:
-    from tickrt.report.format import number
+    from tickrt.report.format import NONE, PERCENTILES, carries, rate
+    from tickrt.report.svg import duration
 
-    on_path, advance = entry.get("on_path_us"), entry.get("advance_us")
-    times = ("p50", "p99", "p999", "max")
+    if not entry["counted"]:
+        return ("",) * 6 + (_error(entry),)
+    times = entry["on_path_us"]
     return (
-        *(f"{on_path[name]:,.2f}" if on_path else "" for name in times),
-        f"{advance['p50']:,.2f}" if advance else "",
-        number(entry["rows_per_second"]) if "rows_per_second" in entry else "",
+        *(
+            duration(times[name]) if carries(entry["counted"], name) else NONE
+            for name in PERCENTILES
+            if name in times
+        ),
+        duration(times["max"]),
+        duration(entry["advance_us"]["p50"]),
+        rate(entry["rows_per_second"]) if "rows_per_second" in entry else "",
         _error(entry),
     )
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from helpers.commands import Result
+from tickrt import backends
+from tickrt.cli.bench_engine import print_engines
 
 Tickrt = Callable[..., Result]
 BACKENDS = "onnxruntime,tensorrt,torch_compile"
@@ -70,3 +72,25 @@ def test_unknown_names_say_what_there_is(
     assert done.code == 2
     assert done.out == ""
     assert all(word in done.err for word in words)
+
+
+def test_a_backend_of_ones_own_stands_beside_ours(
+    tickrt: Tickrt, session: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its answer is always the same, so its error is plain to see."""
+    monkeypatch.setitem(backends._known, "up", "helpers.toy_backend")
+    asked = ("bench", "engine", session / "tiny.onnx", "-b", "up", "--seconds", 0)
+    engines = tickrt(*asked, "--json").json()["results"][0]["engines"]
+    (mine,) = (entry for entry in engines if entry["engine"] == "up")
+    assert mine["parity"]["max_error"] > 0.01
+    assert f"{mine['parity']['max_error']:.0e}" in tickrt(*asked).out
+
+
+def test_broken_engines_are_named_in_the_table(capsys: pytest.CaptureFixture[str]) -> None:
+    entry = {"engine": "mine", "where": "a CPU", "answers": 9, "counted": 0}
+    broken = {"failed": "row 7: ENGINE_FAILED", "parity": {"max_error": None, "not_finite": 9}}
+    results = [{"model": "mlp", "engines": [entry | broken]}]
+    print_engines({"gap_us": 1.0, "results": results})
+    out = capsys.readouterr().out
+    assert "9 not finite" in out
+    assert "mine: failed: row 7: ENGINE_FAILED" in out
