@@ -22,83 +22,35 @@ from typing import Any
 import numpy as np
 
 from benchmarks._machine import machine, write_result
-from benchmarks._resident_kernels import feed
 from tickrt.engines.graph.check import LoopModel, loop_model
 from tickrt.engines.graph.ort import open_session
 from tickrt.engines.resident.compile import build, compiler
+from tickrt.engines.resident.echo import echo
 from tickrt.engines.split.plan import plan
 from tickrt.engines.translate import TranslateError, stream_program
 from tickrt.errors import TickrtError
 from tickrt.host.memory import registry
 from tickrt.host.process import HostProcess
 from tickrt.models.architectures.zoo import ZOO, make
-from tickrt.observe.clock import ticks_per_ns
 from tickrt.observe.nvml import read_gpus
-from tickrt.program import Buffer, Instruction, Map, Move, StreamProgram, View
-from tickrt.runtime.backends.handle import RowRing
+from tickrt.program import StreamProgram
 from tickrt.runtime.backends.mailbox.engine import MailboxEngine
-from tickrt.runtime.backends.resident import parcel_of
+from tickrt.runtime.engine_bench import Feed, percentiles
+from tickrt.runtime.engine_lineup import kernel_feed
 
 MODELS = [name for name in ZOO if name != "lstm-l"]
 GAPS_US = (50.0, 20.0)
 _CORE = 3  # of the loop's thread, where there are as many
-_PATIENCE_US = 5e5
 _WARM_RUNS = 2
 
 
-def echo(width: int, window: int = 8) -> StreamProgram:
-    """A program that answers with the row's first three numbers."""
-    first = View("rows", 0, (1,), (Move("seq", width, 0, window),))
-    send = Map((3,), (first,), (Instruction("load", (0,)),), (View("output", 0, (1,)),), (0,))
-    buffers = {
-        "rows": Buffer("rows", 2 * window * width, "rows"),
-        "output": Buffer("output", 3, "output"),
-    }
-    sections = {"step": (send,), "advance": ()}
-    return StreamProgram(window, width, 3, 0, 0, buffers, sections, {"model": f"echo-{width}"})
-
-
-def _percentiles(took: np.ndarray[Any, Any]) -> dict[str, float]:
-    values = took / ticks_per_ns() / 1e3
-    names = (("p50", 50), ("p99", 99), ("p999", 99.9), ("max", 100))
-    return {name: round(float(np.percentile(values, q)), 3) for name, q in names}
-
-
-class Bench:
-    """One kernel in a host, and the ring that its rows lie in."""
-
-    def __init__(
-        self,
-        program: StreamProgram,
-        model: LoopModel,
-        memory: str,
-        blocks: int | None,
-        profile: bool,
-    ) -> None:
-        one_poller = memory == registry.ORDINARY
-        built = build(program, blocks=blocks, one_poller=one_poller, profile=profile)
-        self.program, self.blocks = program, built.kernel.blocks
-        self.ring = np.zeros((2 * program.window, program.width), np.float32)
-        ring = RowRing(self.ring.ctypes.data, program.window, program.width)
-        parcel = parcel_of(model.name, built, program)
-        self.engine = MailboxEngine(
-            "resident", model, ring, HostProcess(), parcel, memory, direct=True
-        )
-        self.sent = 0
-
-    def run(self, rows: np.ndarray[Any, Any], gap_us: float) -> tuple[Any, Any]:
-        """(ticks per answer, outputs) of those rows; rows before the first window have none."""
-        rate = ticks_per_ns() * 1e3
-        wanted = 0 if self.sent else self.program.window - 1
-        settings = np.array([gap_us * rate, wanted, _PATIENCE_US * rate], np.int64)
-        took = np.zeros(len(rows), np.int64)
-        outputs = np.full((len(rows), self.program.outputs), np.nan, np.float32)
-        table = self.engine.handle()
-        code, done = feed(table, rows, self.ring, self.sent, settings, took, outputs)
-        if code != 0:
-            raise TickrtError(f"row {done}: code {code}: {self.engine.error()}")
-        self.sent += len(rows)
-        return took, outputs
+def _kernel(
+    program: StreamProgram, model: LoopModel, memory: str, blocks: int | None, profile: bool
+) -> tuple[Feed, int]:
+    """One kernel in a host, and its blocks."""
+    one_poller = memory == registry.ORDINARY
+    built = build(program, blocks=blocks, one_poller=one_poller, profile=profile)
+    return kernel_feed(model, program, built, memory), built.kernel.blocks
 
 
 def measure(
@@ -120,30 +72,31 @@ def measure(
         program = stream_program(model, split if split.usable else None)
         session = open_session(make(name))
     data = np.random.default_rng(0).standard_normal((rows, model.width)).astype(np.float32)
-    bench = Bench(program, model, memory, blocks, profile)
+    bench, used = _kernel(program, model, memory, blocks, profile)
     try:
-        result: dict[str, Any] = {"blocks": bench.blocks, "memory": memory, "rows": rows}
+        result: dict[str, Any] = {"blocks": used, "memory": memory, "rows": rows}
         for _ in range(_WARM_RUNS):  # the card's clocks rise when it has work
             bench.run(data, GAPS_US[0])
         for gap in GAPS_US:
             first = "max_error" not in result
-            took, outputs = bench.run(data, gap)
+            fed = bench.run(data, gap)
             skip = model.window  # the first ones of a run: caches, and windows of two runs
-            result[f"gap_{gap:g}_us"] = _percentiles(took[skip:])
+            result[f"gap_{gap:g}_us"] = percentiles(fed.answers[skip:])
             if session is None:
                 continue
             if first:
-                expected = np.full_like(outputs, np.nan)
+                expected = np.full_like(fed.outputs, np.nan)
                 for q in range(model.window, rows + 1):
                     window = data[None, q - model.window : q]
                     expected[q - 1] = session.run(None, {model.input: window})[0].ravel()
-            error = np.abs(outputs[skip:] - expected[skip:]).max()
+            error = np.abs(fed.outputs[skip:] - expected[skip:]).max()
             result["max_error"] = max(float(error), result.get("max_error", 0.0))
         if profile:
+            assert isinstance(bench.engine, MailboxEngine)
             result["cycles"] = bench.engine.host.stats()["cycles"]
         return result
     finally:
-        bench.engine.close()
+        bench.close()
 
 
 def main(argv: list[str] | None = None) -> int:

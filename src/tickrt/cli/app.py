@@ -13,6 +13,7 @@ import typer
 from tickrt import __version__
 from tickrt.cli import (
     backtest,
+    bench_engine,
     bench_estimate,
     bench_pipeline,
     bench_split,
@@ -99,6 +100,7 @@ _GROUPS: dict[str, tuple[str, dict[str, Command]]] = {
     "bench": (
         "Measure this machine.",
         {
+            "engine": bench_engine.bench_engine,
             "estimate": bench_estimate.bench_estimate,
             "pipeline": bench_pipeline.pipeline,
             "split": bench_split.bench_split,

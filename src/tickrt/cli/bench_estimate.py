@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from tickrt.cli.common import Json, complete_model
-
-if TYPE_CHECKING:
-    from tickrt.engines.graph.check import LoopModel
+from tickrt.cli.common import Json, complete_model, read_any_model
 
 __all__ = ["bench_estimate"]
-
-
-def _model(name: str) -> LoopModel:
-    """A shipped model, an ONNX file, or a reference model of the benchmarks."""
-    from tickrt.engines.graph.check import loop_model, read_model
-    from tickrt.models import find_model
-    from tickrt.models.architectures.zoo import ZOO, make
-
-    if name in ZOO:
-        return loop_model(make(name).SerializeToString(), name)
-    return read_model(find_model(name).onnx)
 
 
 def bench_estimate(
@@ -56,7 +42,7 @@ def bench_estimate(
     from tickrt.engines.translate import stream_program
 
     with working("translating", as_json):
-        model = _model(name)
+        model = read_any_model(name).model
         split = plan(model)
         found = estimate(stream_program(model, split if split.usable else None), blocks)
     facts: dict[str, Any] = {
