@@ -77,11 +77,30 @@ def _split(result: dict[str, Any]) -> list[Row]:
 def _loop(result: dict[str, Any]) -> list[Row]:
     rows = []
     for model in ("seed_lstm", "light_lstm"):
-        whole, split = (result[model][v]["latency_us"]["engine"] for v in ("whole", "split"))
-        what = f"`{model}` in the loop on the CPU, engine p50 / p99 (whole window)"
-        shown = f"{split['p50']:.0f} / {split['p99']:.0f} µs"
-        shown += f" ({whole['p50']:.0f} / {whole['p99']:.0f} µs)"
+        whole, split, native = (
+            result[model][variant]["latency_us"]["engine"]
+            for variant in ("whole", "split", "native")
+        )
+        what = f"`{model}` in the loop on the CPU, engine p50 / p99 (ONNX Runtime; whole window)"
+        shown = f"{native['p50']:.1f} / {native['p99']:.1f} µs"
+        shown += f" ({split['p50']:.0f} / {split['p99']:.0f} µs"
+        shown += f"; {whole['p50']:.0f} / {whole['p99']:.0f} µs)"
         rows.append((what, shown, "", "loop"))
+    order = result["seed_lstm"]["native"]["latency_us"]["tick_to_order"]
+    what = "tick-to-order with `seed_lstm` on the CPU, p50 / p99"
+    rows.append((what, f"{order['p50']:.1f} / {order['p99']:.1f} µs", "≤ 10 / 16 µs", "loop"))
+    return rows
+
+
+def _native(result: dict[str, Any]) -> list[Row]:
+    rows = []
+    for model, budget in (("lstm-seed", "≤ 1/3"), ("mlp", "≤ 1/4"), ("transformer-2", "< 1")):
+        ours, theirs = (
+            result["models"][model]["after_1_mb"][backend]["step"]["p50"]
+            for backend in ("native", "onnxruntime")
+        )
+        what = f"`{model}`: what is on the path, as generated C (in ONNX Runtime), p50"
+        rows.append((what, f"{ours:.1f} µs ({theirs:.1f} µs)", budget, "native"))
     return rows
 
 
@@ -141,6 +160,7 @@ _PARTS = {
     "pipeline": _pipeline,
     "split_book": _split_book,
     "split": _split,
+    "native": _native,
     "loop": _loop,
     "startup": _startup,
     "event_stream": _event_stream,

@@ -1,8 +1,9 @@
-"""What does the shipped models' engine cost in the loop, whole and split, tick after tick?
+"""What does the shipped models' engine cost in the loop, tick after tick?
 
-The recorded BTC capture through the whole loop at full speed, ONNX Runtime on one thread: the same
-session with the whole window on the path, and with the split (`step` on the path, the rest after
-the order). Sessions alternate, so that noise hits both; the medians of the percentiles count.
+The recorded BTC capture through the whole loop at full speed: the same session with the whole
+window on the path in ONNX Runtime on one thread; with the split (`step` on the path, the rest after
+the order); and with the split as generated C. Sessions alternate, so that noise hits all; the
+medians of the percentiles count.
 
     python -m benchmarks.loop [--data FILE.npz] [--events N] [--repetitions N]
 
@@ -28,12 +29,20 @@ from tickrt.runtime.session import Session
 
 MODELS = ("seed_lstm", "light_lstm")
 STAGES = ("tick_to_order", "tick_to_decision", "engine", "advance")
+# (backend, split) by variant.
+VARIANTS = {
+    "whole": ("onnxruntime", False),
+    "split": ("onnxruntime", True),
+    "native": ("native", True),
+}
 SHOWN = ("p50", "p99", "p999", "max")
 
 
-def _session(data: Path, model: str, split: bool) -> Report:
+def _session(data: Path, model: str, variant: str) -> Report:
+    backend, split = VARIANTS[variant]
     strategy = StrategySettings(model=model)
-    with Session(SessionConfig(data=(data,), strategies=(strategy,), split=split)) as session:
+    config = SessionConfig(data=(data,), strategies=(strategy,), split=split, backend=backend)
+    with Session(config) as session:
         return session.run()
 
 
@@ -62,19 +71,22 @@ def main(arguments: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         data = save_events(Path(folder) / "part.npz", file.data[: options.events], file.meta)
         for model in MODELS:
-            reports: dict[bool, list[Report]] = {False: [], True: []}
+            reports: dict[str, list[Report]] = {variant: [] for variant in VARIANTS}
             for _ in range(options.repetitions):
-                for split, found in reports.items():
-                    found.append(_session(data, model, split))
-            whole, split_ = _typical(reports[False]), _typical(reports[True])
-            floor = to_json(reports[True][0])["floor"]
-            engine = [v["latency_us"]["engine"]["p50"] for v in (whole, split_)]
-            results[model] = {
-                "whole": whole,
-                "split": split_,
-                "engine_ratio": engine[0] / engine[1],
-            }
-            print(f"{model}: engine p50 {engine[0]:.1f} → {engine[1]:.1f} µs")
+                for variant, found in reports.items():
+                    found.append(_session(data, model, variant))
+            results[model] = {variant: _typical(found) for variant, found in reports.items()}
+            floor = to_json(reports["split"][0])["floor"]
+            latency = {name: results[model][name]["latency_us"] for name in VARIANTS}
+            engine = {name: stages["engine"]["p50"] for name, stages in latency.items()}
+            results[model]["engine_ratio"] = engine["whole"] / engine["split"]
+            results[model]["native_ratio"] = engine["split"] / engine["native"]
+            shown = " → ".join(f"{us:.1f}" for us in engine.values())
+            order = latency["native"]["tick_to_order"]
+            print(
+                f"{model}: engine p50 {shown} µs; tick to order, native: p50 "
+                f"{order['p50']:.1f} µs, p99 {order['p99']:.1f} µs"
+            )
     facts = {"events": options.events, "repetitions": options.repetitions, "floor_us": floor}
     write_result("loop", {**facts, **results})
     return 0

@@ -6,6 +6,7 @@ A backend is a module, or any object, with these functions. What it lacks, it ca
 
     probe(targets) -> Probe                    what it can do on this machine
     load(source, ring, settings) -> Engine     a model in the loop (`runtime.backends.handle`)
+    prepare(engines, settings) -> Loader       before the first of several: what they share
     builder(targets) -> EngineBuilder          engines from graphs (`engines.bundle.toolchain`)
     opener() -> EngineOpener                   checks and runs built engines, offline
 
@@ -29,6 +30,7 @@ __all__ = [
     "AUTO",
     "DEFAULT",
     "GROUP",
+    "PREFERRED",
     "Probe",
     "builder",
     "check",
@@ -36,6 +38,7 @@ __all__ = [
     "load",
     "names",
     "opener",
+    "prepare",
     "probe",
     "register",
 ]
@@ -43,12 +46,14 @@ __all__ = [
 GROUP: Final = "tickrt.backends"
 AUTO: Final = "auto"  # stands for a backend where one is built for
 DEFAULT: Final = "onnxruntime"  # what every machine can run
+PREFERRED: Final = "native"  # of sessions; what it cannot run exactly, it leaves to DEFAULT
 _RUNTIME, _TENSORRT = "tickrt.runtime.backends", "tickrt.engines.tensorrt.backend"
 # In the order in which `auto` asks them.
 _known: dict[str, Any] = {
     "tensorrt": f"{_TENSORRT}:TENSORRT",
     "tensorrt_rtx": f"{_TENSORRT}:TENSORRT_RTX",
-    DEFAULT: f"{_RUNTIME}.onnxruntime",
+    DEFAULT: f"{_RUNTIME}.onnxruntime",  # before native: what it builds, every machine can run
+    PREFERRED: f"{_RUNTIME}.native",
     "null": f"{_RUNTIME}.null",
     "reference": f"{_RUNTIME}.reference",
     "resident": f"{_RUNTIME}.resident",
@@ -170,6 +175,38 @@ def load(name: str, source: Any, ring: Any, settings: Any) -> Any:
     if why := probe(name).runs:
         raise ConfigError(f"backend {name!r} cannot run a model here: {why}")
     return find(name).load(source, ring, settings)
+
+
+class _Loads:
+    """Engines that share nothing."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def load(self, source: Any, ring: Any, settings: Any) -> Any:
+        """As the module's `load`."""
+        return load(self._name, source, ring, settings)
+
+    def close(self) -> None:
+        """Nothing is left."""
+
+
+def prepare(name: str, engines: int, settings: Any) -> Any:
+    """What loads the engines of a session: an object with `load` as here, but for the name, and
+    `close`, for when they have ended.
+
+    Args:
+        engines: how many there will be.
+
+    Raises:
+        ConfigError: there is no such backend, or it cannot have that many; says why.
+    """
+    maker = _function(name, "prepare")
+    if maker is None:
+        return _Loads(name)
+    if why := probe(name).runs:
+        raise ConfigError(f"backend {name!r} cannot run a model here: {why}")
+    return maker(engines, settings)
 
 
 def builder(name: str, targets: tuple[str, ...] = ()) -> Any:

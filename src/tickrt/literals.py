@@ -18,6 +18,7 @@ __all__ = [
     "PolicyKind",
     "Precision",
     "QueueModel",
+    "Weights",
 ]
 
 PolicyKind = Literal["taker", "maker"]
@@ -30,6 +31,8 @@ QueueModel = Literal[
 Exchange = Literal["partial", "whole"]
 
 Precision = Literal["fp32", "fp16", "bf16", "int8", "fp8"]
+# How the native backend keeps large weight matrices that are read on the path.
+Weights = Literal["fp32", "bf16", "int8"]
 CalibrationMethod = Literal["minmax", "entropy", "percentile"]
 
 CaptureKind = Literal["auto", "binance", "binance_cm", "binance_usdm", "gdax"]

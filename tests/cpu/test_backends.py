@@ -32,7 +32,9 @@ from tickrt.runtime.model_source import Source
 from tickrt.runtime.session import Session
 
 LEVEL = ("--builder-optimization-level", "3")
-BUILT_IN = ["tensorrt", "tensorrt_rtx", "onnxruntime", "null", "reference", "resident"]
+BUILT_IN = [
+    *("tensorrt", "tensorrt_rtx", "onnxruntime", "native", "null", "reference", "resident"),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +58,7 @@ def test_the_built_in_ones_are_there_and_not_imported() -> None:
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_each_says_what_it_can_do_here(name: str) -> None:
     probe = backends.probe(name)
-    assert (probe.runs == "") == (name in ("onnxruntime", "null", "reference"))
+    assert (probe.runs == "") == (name in ("native", "onnxruntime", "null", "reference"))
     assert name != "onnxruntime" or not probe.builds
     assert name != "null" or probe.builds == "it only runs models"
     assert probe.needs_model == (name != "null")
@@ -113,7 +115,7 @@ def test_an_unknown_name_lists_those_that_are_known(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = (
-        "did you mean onnxruntime.*there are null, onnxruntime, reference, resident, ten"
+        "did you mean onnxruntime.*there are native, null, onnxruntime, reference, resident, ten"
         ".*'tickrt.backends'"
     )
     with pytest.raises(ConfigError, match=words):

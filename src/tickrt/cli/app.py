@@ -13,6 +13,7 @@ import typer
 from tickrt import __version__
 from tickrt.cli import (
     backtest,
+    bench_estimate,
     bench_pipeline,
     bench_split,
     build,
@@ -97,7 +98,11 @@ _GROUPS: dict[str, tuple[str, dict[str, Command]]] = {
     "config": ("Session files: every setting, with its meaning.", {"show": config.show}),
     "bench": (
         "Measure this machine.",
-        {"pipeline": bench_pipeline.pipeline, "split": bench_split.bench_split},
+        {
+            "estimate": bench_estimate.bench_estimate,
+            "pipeline": bench_pipeline.pipeline,
+            "split": bench_split.bench_split,
+        },
     ),
 }
 _PASSES_ARGUMENTS_ON = {registry_watch.watch}

@@ -12,16 +12,17 @@ from tickrt.cli.common import Json
 
 if TYPE_CHECKING:
     from tickrt.config import SessionConfig
+    from tickrt.risk.limits import RiskLimits
+    from tickrt.strategy.params import TakerParams
 
-__all__ = ["measure", "pipeline"]
+__all__ = ["measure", "pipeline", "unbounded"]
 
 SIMULATED_EVENTS = 1_000_000
 STAGES = ("tick_to_order", "book", "features", "engine", "decision")
 
 
-def _config(data: Path, spec: str) -> SessionConfig:
-    """An order on every row: the null engine always says up, and nothing holds the taker back."""
-    from tickrt.config import SessionConfig, StrategySettings
+def unbounded() -> tuple[TakerParams, RiskLimits]:
+    """A policy and limits that let an order out on every row whose signal has a direction."""
     from tickrt.risk.limits import RiskLimits
     from tickrt.strategy.params import TakerParams
 
@@ -37,6 +38,14 @@ def _config(data: Path, spec: str) -> SessionConfig:
         message_window_ns=1,
         max_executions=many,
     )
+    return policy, risk
+
+
+def _config(data: Path, spec: str) -> SessionConfig:
+    """An order on every row: the null engine always says up, and nothing holds the taker back."""
+    from tickrt.config import SessionConfig, StrategySettings
+
+    policy, risk = unbounded()
     strategy = StrategySettings(spec=spec, policy=policy, risk=risk)
     return SessionConfig(data=(data,), strategies=(strategy,), backend="null")
 

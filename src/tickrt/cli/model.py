@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tickrt.cli.common import Json, complete_model
 from tickrt.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tickrt.program import StreamProgram
 
 __all__ = ["list_", "program", "show"]
 
@@ -96,6 +99,13 @@ def show(
     emit(facts, as_json, show=read)
 
 
+def _cuda(made: StreamProgram, blocks: int | None) -> str:
+    from tickrt.engines.resident.compile import default_blocks
+    from tickrt.engines.resident.kernel import generate
+
+    return generate(made, blocks or default_blocks(made)).source
+
+
 def program(
     name: Annotated[
         str,
@@ -111,6 +121,13 @@ def program(
         bool,
         typer.Option("--stateful", help="The model was trained with carried state."),
     ] = False,
+    cuda: Annotated[
+        bool, typer.Option("--cuda", help="The CUDA C++ of its resident kernel instead.")
+    ] = False,
+    blocks: Annotated[
+        int | None,
+        typer.Option(min=1, max=16, help="With --cuda: multiprocessors; default: by its size."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Show a model as loops: what generated kernels compute, operation by operation.
@@ -119,6 +136,7 @@ def program(
 
     \b
       tickrt model program seed_lstm
+      tickrt model program seed_lstm --cuda --blocks 16
       tickrt model program my.onnx --whole
     """
     from tickrt.cli.output import emit
@@ -133,7 +151,7 @@ def program(
     with working("translating", as_json):
         split = None if whole else plan(model, stateful=stateful)
         made = stream_program(model, split if split is not None and split.usable else None)
-    text = describe(made)
+    text = _cuda(made, blocks) if cuda else describe(made)
     facts = {
         **made.facts,
         "window": made.window,

@@ -20,6 +20,7 @@ from tickrt.cli import keys
 from tickrt.cli.common import Force, Model, Spec, complete_backend
 from tickrt.cli.errors import validated
 from tickrt.errors import ConfigError
+from tickrt.literals import Weights
 
 if TYPE_CHECKING:
     from tickrt.config import SessionConfig, StrategySettings
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
 __all__ = ["SessionOptions", "assignments", "session_config"]
 
 _WHAT, _TRADE, _ENGINE = "What to run", "How to trade", "How to run it"
+_ENGINE_SETTINGS = (
+    *("backend", "engine_python", "allow_time_slicing", "weights"),
+    *("threads", "split", "stateful"),
+)
 
 
 @dataclass(frozen=True)
@@ -92,8 +97,9 @@ class SessionOptions:
     backend: Annotated[
         str | None,
         typer.Option(
-            help="What runs the model: onnxruntime, null, reference, or one that was added.",
-            show_default="onnxruntime",
+            help="What runs the model: native, onnxruntime, resident, null, reference, or one that "
+            "was added.",
+            show_default="native",
             autocompletion=complete_backend,
             rich_help_panel=_ENGINE,
         ),
@@ -105,6 +111,24 @@ class SessionOptions:
             help="The interpreter that has what the engine needs, for backends that run it in a "
             "process of its own; default: this one.",
             show_default=False,
+            rich_help_panel=_ENGINE,
+        ),
+    ] = None
+    allow_time_slicing: Annotated[
+        bool | None,
+        typer.Option(
+            "--allow-time-slicing/--no-time-slicing",
+            help="Several engines on one GPU may take turns where there is no MPS: a tick may then "
+            "wait 2.4 ms for its own.",
+            show_default="--no-time-slicing",
+            rich_help_panel=_ENGINE,
+        ),
+    ] = None
+    weights: Annotated[
+        Weights | None,
+        typer.Option(
+            help="How native keeps large weight matrices: exact, or smaller and sooner.",
+            show_default="fp32",
             rich_help_panel=_ENGINE,
         ),
     ] = None
@@ -157,10 +181,7 @@ class SessionOptions:
         given = {
             "data": tuple(self.data or ()),
             "trust": tuple(self.trust or ()),
-            **{
-                name: getattr(self, name)
-                for name in ("backend", "engine_python", "threads", "split", "stateful")
-            },
+            **{name: getattr(self, name) for name in _ENGINE_SETTINGS},
             "bundle_key": self.key,
             "allow_unsigned": self.allow_unsigned,
             "out": self.out,

@@ -41,6 +41,7 @@ __all__ = [
     "call8",
     "call_order",
     "clock",
+    "copy_piece",
     "leading_zeros",
     "load_acquire",
     "load_f32",
@@ -157,6 +158,28 @@ if JIT:
 
         return types.void(), codegen
 
+    @intrinsic
+    def copy_piece(typingctx, source, target, empty, other):
+        """Sixteen bytes in one store; words that equal `empty` become `other`."""
+
+        def codegen(context, builder, _signature, args):
+            word, four = ir.IntType(32), ir.VectorType(ir.IntType(32), 4)
+            here, there = (builder.inttoptr(a, four.as_pointer()) for a in args[:2])
+            found = builder.load(here)
+            found.align = 4
+            pair = []
+            for value in args[2:]:
+                vector = ir.Constant(four, ir.Undefined)
+                for lane in range(4):
+                    place = ir.Constant(word, lane)
+                    vector = builder.insert_element(vector, builder.trunc(value, word), place)
+                pair.append(vector)
+            same = builder.icmp_signed("==", found, pair[0])
+            builder.store(builder.select(same, pair[1], found), there).align = 16
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 4), codegen
+
     def _prefetch(to_write):
         @intrinsic
         def prefetch(typingctx, address):
@@ -271,6 +294,11 @@ else:
 
     def store_fence():
         return None
+
+    def copy_piece(source, target, empty, other):
+        words = (ctypes.c_uint32 * 4).from_address(int(source))
+        there = (ctypes.c_uint32 * 4).from_address(int(target))
+        there[:] = [other if word == empty else word for word in words]
 
     def prefetch_read(address):
         return None

@@ -23,11 +23,11 @@ from pydantic import (
     model_validator,
 )
 
-from tickrt.backends import DEFAULT, check
+from tickrt.backends import PREFERRED, check
 from tickrt.config.checks import check_keys, read_settings, refuse
 from tickrt.errors import ConfigError
 from tickrt.execution.gateways.venue import VenueConfig
-from tickrt.literals import Exchange, GatewayKind, PolicyKind
+from tickrt.literals import Exchange, GatewayKind, PolicyKind, Weights
 from tickrt.risk.limits import RiskLimits
 from tickrt.strategy.params import FallbackParams, MakerParams, TakerParams
 
@@ -177,10 +177,15 @@ class SessionConfig(_Frozen):
     Attributes:
         data: event files, one per symbol.
         strategies: at least one; not set: one taker on `seed_lstm`.
-        backend: what runs the models, by name: onnxruntime, null, reference, or one that was added.
+        backend: what runs the models, by name: native (a model that it cannot run exactly runs in
+            onnxruntime instead, and the report says why), onnxruntime, resident, null, reference,
+            or an added one.
         engine_python: the Python interpreter that has what the engines need, for backends that run
             them in a process of their own; not set: this one.
-        threads: intra-op threads of the engine; 1: the loop's own thread.
+        allow_time_slicing: let several engines on one GPU take turns where there is no MPS; a tick
+            may then wait 2.4 ms for its own.
+        weights: how native keeps large weight matrices: fp32 (exact), bf16 or int8 (sooner).
+        threads: intra-op threads of onnxruntime; 1: the loop's own thread, as native always.
         split: run only what depends on the newest row on the path, where that is exact.
         stateful: the models were trained with carried state (needs `split`).
         deadline_us: an engine result that takes longer, in µs, is a fault: the fallback decides.
@@ -205,8 +210,10 @@ class SessionConfig(_Frozen):
     pin_cpu: Whole | None = Field(default=None, ge=0)
     lock_memory: Switch = False
     realtime_priority: Whole | None = Field(default=None, ge=1, le=99)
-    backend: Annotated[str, AfterValidator(lambda v: _backend(v))] = DEFAULT
+    backend: Annotated[str, AfterValidator(lambda v: _backend(v))] = PREFERRED
     engine_python: str | None = None
+    allow_time_slicing: Switch = False
+    weights: Weights = "fp32"
     threads: Whole = Field(default=1, ge=1, le=256)
     split: Switch = True
     stateful: Switch = False

@@ -92,12 +92,27 @@ def _map(memory: Memory, op: Map, index: dict[str, int]) -> None:
         _array(memory, view, op.loops, index)[...] = lines[result]
 
 
+def _factor(
+    memory: Memory, view: View, sizes: tuple[int, ...], index: dict[str, int]
+) -> tuple[NDArray[np.float64], list[int]]:
+    """An operand without the loops in which it repeats, and the loops that are left."""
+    walked = [i for i, stride in enumerate(view.strides) if stride]
+    seen = View(view.buffer, view.offset, tuple(view.strides[i] for i in walked), view.moves)
+    array = _array(memory, seen, tuple(sizes[i] for i in walked), index)
+    return array.astype(np.float64), walked
+
+
 def _contract(memory: Memory, op: Contract, index: dict[str, int]) -> None:
-    sizes = op.loops + op.folds
-    a = _array(memory, op.a, sizes, index).astype(np.float64)
-    b = _array(memory, op.b, sizes, index)
-    total = np.multiply(a, b).sum(axis=tuple(range(len(op.loops), len(sizes))))
-    result = np.asarray(total, np.float32)
+    sizes, n = op.loops + op.folds, len(op.loops)
+    a, in_a = _factor(memory, op.a, sizes, index)
+    b, in_b = _factor(memory, op.b, sizes, index)
+    walked = set(in_a) | set(in_b)
+    kept = [i for i in range(n) if i in walked]
+    left, right, out = ("".join(chr(ord("a") + i) for i in part) for part in (in_a, in_b, kept))
+    total = np.asarray(np.einsum(f"{left},{right}->{out}", a, b, optimize=True))
+    total = total * math.prod(sizes[i] for i in range(n, len(sizes)) if i not in walked)
+    total = total.reshape([sizes[i] if i in walked else 1 for i in range(n)])
+    result = np.asarray(np.broadcast_to(total, op.loops), np.float32)
     if op.start is not None:
         result = result + _array(memory, op.start, op.loops, index)
     _array(memory, op.output, op.loops, index)[...] = result

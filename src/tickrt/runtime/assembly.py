@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from tickrt import backends
 from tickrt.config import NullSettings, SessionConfig, StrategySettings
@@ -69,11 +70,13 @@ class Assembly:
     engines: tuple[Engine, ...]
     gateway: GatewayLike
     records: Ring
+    loader: Any  # of the engines, as `backends.prepare` gives it
 
     def close(self) -> None:
         """Release the engines and the gateway; the loop must have ended."""
         for engine in self.engines:
             engine.close()
+        self.loader.close()
         self.gateway.close()
 
 
@@ -135,13 +138,6 @@ def _ring(streams: Streams, k: int) -> RowRing:
     return RowRing(first, int(streams.window[k]), int(streams.width[k]))
 
 
-def _engine(config: SessionConfig, slot: StrategySlot, ring: RowRing) -> Engine:
-    if config.stateful and not config.split:
-        raise ConfigError("--stateful carries the states that the split has: drop --no-split")
-    engine: Engine = backends.load(config.backend, slot.source, ring, config)
-    return engine
-
-
 def _gateway(config: SessionConfig, context: GatewayContext) -> GatewayLike:
     nobody = isinstance(config.gateway, NullSettings)
     return NullGateway() if nobody else PaperGateway(context)
@@ -164,12 +160,12 @@ def assemble(
     Raises:
         ConfigError, ModelError, FeatureMismatchError, SpecError: what does not fit, both sides.
     """
-    engines: list[Engine] = []
+    opened: list[Any] = []
     try:
-        return _assemble(config, markets, feed, gateway, engines)
+        return _assemble(config, markets, feed, gateway, opened)
     except BaseException:
-        for engine in engines:  # it may be a process
-            engine.close()
+        for thing in reversed(opened):  # it may be a process
+            thing.close()
         raise
 
 
@@ -178,9 +174,10 @@ def _assemble(
     markets: Sequence[Instrument],
     feed: FeedView,
     gateway: GatewayLike | GatewayMaker | None,
-    engines: list[Engine],
+    opened: list[Any],
 ) -> Assembly:
-    """`assemble`; what it opens is in `engines`."""
+    """`assemble`; what it opens is in `opened`."""
+    engines: list[Engine] = []
     if len({market.symbol for market in markets}) != len(markets):
         raise ConfigError(f"two files of one symbol: {[market.symbol for market in markets]}")
     slots = sorted(
@@ -198,8 +195,13 @@ def _assemble(
         [(key[0], by_stream[key].spec, markets[key[0]].tick_size) for key in stream_keys]
     )
     engine_stream = [stream_keys.index(key[:2]) for key in engine_keys]
+    if config.stateful and not config.split:
+        raise ConfigError("--stateful carries the states that the split has: drop --no-split")
+    loader = backends.prepare(config.backend, len(engine_keys), config)
+    opened.append(loader)
     for key, k in zip(engine_keys, engine_stream, strict=True):
-        engines.append(_engine(config, by_engine[key], _ring(streams, k)))
+        engines.append(loader.load(by_engine[key].source, _ring(streams, k), config))
+        opened.append(engines[-1])
     deadline = int(config.deadline_us * 1e3 * ticks_per_ns())
     strategy_engine = [engine_keys.index(slot.engine_key) for slot in slots]
     book = new_book([market.tick_size for market in markets])
@@ -219,7 +221,7 @@ def _assemble(
         (gateway, records),
         LoopSettings(config.healthy_needed, wait_for_records=config.pace == 0),
     )
-    return Assembly(loop, tuple(slots), tuple(engines), gateway, records)
+    return Assembly(loop, tuple(slots), tuple(engines), gateway, records, loader)
 
 
 def _strategy(slot: StrategySlot, engine: int) -> StrategyConfig:

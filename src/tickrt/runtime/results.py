@@ -204,6 +204,8 @@ def _notes(assembly: Assembly, recorder: Recorder) -> list[str]:
         if code < 0:
             text = engine.error()
             notes.append(f"engine {e} last said {Code(code).name}{': ' + text if text else ''}")
+        if why_not := engine.describe().get("why_not_native"):
+            notes.append(f"engine {e} ran in onnxruntime, not native: {why_not}")
     halted = [slot.name for p, slot in enumerate(assembly.slots) if assembly.loop.risk.halted[p]]
     if halted:
         notes.append(f"halted until a person re-arms: {', '.join(halted)}")

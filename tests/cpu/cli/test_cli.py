@@ -69,7 +69,7 @@ def test_run_prints_what_was_promised_as_json(
     assert report["orders"] > 0
     for stage in STAGES:
         assert {"count", "mean", "p50", "p99", "p999", "max"} <= set(report["latency_us"][stage])
-    assert report["engine"]["backend"] == "onnxruntime"
+    assert report["engine"]["backend"] == "native"
     assert re.fullmatch(r"[0-9a-f]{64}", report["engine"]["model_sha256"])
     assert re.fullmatch(r"[0-9a-f]{64}", report["feature_hash"])
     assert "series" not in report

@@ -21,7 +21,9 @@ lock_memory = true
 realtime_priority = 50
 backend = "null"
 engine_python = "/opt/trt/bin/python3.9"
+allow_time_slicing = true
 threads = 2
+weights = "bf16"
 split = false
 stateful = true
 deadline_us = 500
@@ -68,6 +70,8 @@ def test_everything_can_be_set(tmp_path: Path) -> None:
     assert (config.pace, config.pin_cpu, config.backend, config.threads) == (10.0, 3, "null", 2)
     assert (config.lock_memory, config.realtime_priority) == (True, 50)
     assert config.engine_python == "/opt/trt/bin/python3.9"
+    assert config.allow_time_slicing
+    assert config.weights == "bf16"
     assert (config.split, config.stateful, config.deadline_us) == (False, True, 500)
     assert config.trust == (f"file:{tmp_path}/desk.pub", "env:DESK")
     assert config.bundle_key == "file:/keys/aes"

@@ -107,9 +107,7 @@ def test_memory_is_shared_sealed_and_zero() -> None:
 
 
 def test_memory_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(
-        ConfigError, match="row memory 'vram': unknown; there are auto, vulkan, memfd"
-    ):
+    with pytest.raises(ConfigError, match="'vram': unknown; there are auto, vulkan, memfd"):
         choose("vram")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
@@ -119,9 +117,7 @@ def test_memory_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     monkeypatch.setattr(memfd, "probe", lambda: "it is not there")
-    with pytest.raises(
-        ConfigError, match=r"no memory can be shared here: .*memfd: it is not there"
-    ):
+    with pytest.raises(ConfigError, match="memfd: it is not there"):
         choose()
     with pytest.raises(ConfigError, match="'memfd' cannot be had here: it is not there"):
         choose(ORDINARY)

@@ -45,7 +45,7 @@ def careless(n, allocations):
     return call0(allocations) - before + int(total)
 
 
-def measure(folder: Path) -> dict[str, int]:
+def measure(folder: Path, backend: str) -> dict[str, int]:
     """Run in a process that has the counter preloaded."""
     from helpers.sessions import config, from_memory, settings
     from tickrt.strategy.params import MakerParams
@@ -55,9 +55,10 @@ def measure(folder: Path) -> dict[str, int]:
     address = ctypes.cast(count, ctypes.c_void_p).value
     assert address is not None
     strategies = (settings(folder), settings(folder, policy=MakerParams()))
-    made = config(folder, folder / "m.npz", *strategies, backend="null")
+    made = config(folder, folder / "m.npz", *strategies, backend=backend)
     found = {"careless": int(careless(10, address))}
     with from_memory(made) as session:
+        assert {engine.backend for engine in session.assembly.engines} == {backend}
         x = session.assembly.loop
         empty = FeedView(np.zeros(0, EVENT_DTYPE), session.feed.stamps[:0], *session.feed[2:])
         x.stop[1] = 1
@@ -69,7 +70,8 @@ def measure(folder: Path) -> dict[str, int]:
     return found
 
 
-def test_the_loop_does_not_allocate(tmp_path: Path) -> None:
+@pytest.mark.parametrize("backend", ["null", "native"])
+def test_the_loop_does_not_allocate(backend: str, tmp_path: Path) -> None:
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None or not sys.platform.startswith("linux"):
         pytest.skip("needs Linux and a C compiler to preload a counting malloc")
@@ -80,11 +82,11 @@ def test_the_loop_does_not_allocate(tmp_path: Path) -> None:
     )
     market_file(tmp_path / "m.npz", 2000)
     code = (
-        "import sys, json; sys.path[:0] = sys.argv[2:]\n"
+        "import sys, json; sys.path[:0] = sys.argv[3:]\n"
         "from pathlib import Path; from test_allocations import measure\n"
-        "print(json.dumps(measure(Path(sys.argv[1]))))"
+        "print(json.dumps(measure(Path(sys.argv[1]), sys.argv[2])))"
     )
-    arguments = [sys.executable, "-c", code, str(tmp_path), str(HERE)]
+    arguments = [sys.executable, "-c", code, str(tmp_path), backend, str(HERE)]
     environment = {**os.environ, "LD_PRELOAD": str(shim)}
     done = subprocess.run(arguments, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

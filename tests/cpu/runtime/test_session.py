@@ -58,14 +58,14 @@ def test_every_batch_makes_a_row_and_full_windows_make_signals(tmp_path: Path) -
         times = report.latency_us[stage]
         assert 0 < times.p50 <= times.p99 <= times.p999 <= times.max
     assert report.latency_us["tick_to_order"].count == report.orders + report.cancels
-    assert report.engine.backend == "onnxruntime"
+    assert report.engine.backend == "native"
     assert len(report.engine.model_sha256) == 64
 
 
 def test_signals_equal_onnxruntime_in_python(tmp_path: Path) -> None:
     data = market_file(tmp_path / "m.npz", 120)
     spec = tiny_spec(tmp_path, T)
-    with Session(config(tmp_path, data, split=False)) as session:
+    with Session(config(tmp_path, data, split=False, backend="onnxruntime")) as session:
         python = onnxruntime.InferenceSession(str(tmp_path / "tiny.onnx"))
         session.run()
         loop = session.assembly.loop

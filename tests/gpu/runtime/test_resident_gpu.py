@@ -179,10 +179,9 @@ def test_abort_ends_the_kernel() -> None:
         rows.all(rows_for(model, 2 * model.window))
         rows.engine.host.abort()
         until = time.monotonic() + 5
-        while not rows.engine.host.why:
+        while do_submit(rows.table, rows.seq + 1) != Code.ENGINE_FAILED:
             assert time.monotonic() < until
             time.sleep(0.001)
-        assert do_submit(rows.table, rows.seq + 1) == Code.ENGINE_FAILED
 
 
 def test_one_host_loads_one_engine_after_the_other(memory: str) -> None:

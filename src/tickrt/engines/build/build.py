@@ -185,7 +185,7 @@ def build(
     chosen = choose_backend(request)
     targets = chosen.targets()
     _check(request, chosen, rows)
-    parts = split_graphs(model, request)
+    parts = split_graphs(model, request, whole=chosen.splits)
     given = rows is not None
     rows, windows, data = _windows(parts, rows, rows_source)
     feeds: dict[str, Any] = {}
@@ -216,7 +216,7 @@ def build(
         engines=tuple(engine.info for engine in engines),
         calibration=_merge(engines),
         parity=parity,
-        split=_split_facts(parts, request),
+        split=None if chosen.splits else _split_facts(parts, request),
         gates=gates,
     )
     payloads = _payloads(engines, parts, source if request.embed else b"")

@@ -181,7 +181,8 @@ def verify_on_target(
             )
         payloads = {name: bundle.payload(name) for name in names}
     request = rebuild_request(manifest, path)
-    parts = split_graphs(parse_onnx(payloads[SOURCE], str(path)), request)
+    whole = {engine.role for engine in manifest.engines} == {"full"}
+    parts = split_graphs(parse_onnx(payloads[SOURCE], str(path)), request, whole)
     runs: dict[str, Run] = {}
     for engine in manifest.engines:
         runs[engine.role] = _opener(engine.format).runner(payloads[engine.payload])

@@ -66,8 +66,11 @@ class BuiltEngine:
     warnings: tuple[str, ...] = ()
 
 
-def split_graphs(model: ModelProto, request: BuildRequest) -> SplitGraphs:
+def split_graphs(model: ModelProto, request: BuildRequest, whole: bool = False) -> SplitGraphs:
     """Split the model where that is wanted and possible; else it is one part, ``full``.
+
+    Args:
+        whole: its builder splits it.
 
     Raises:
         PrecisionError: a ``--keep`` pattern fits no layer of any part.
@@ -76,7 +79,7 @@ def split_graphs(model: ModelProto, request: BuildRequest) -> SplitGraphs:
     size = first.shape[1] if len(first.shape) > 1 else None
     window = size if isinstance(size, int) else request.window
     parts = SplitGraphs({"full": model}, None, "", model, first.name, window)
-    if request.split:
+    if request.split and not whole:
         result = split(model, stateful=request.stateful)
         if result.is_split:
             graphs = {"pre": result.pre, "step": result.step, "advance": result.advance}
@@ -235,6 +238,8 @@ def build_part(
         refit=request.refit,
         version_compatible=request.version_compatible,
         timing_cache=request.timing_cache,
+        split=request.split,
+        stateful=request.stateful,
     )
     engine = builder.build(order, _phase_of(progress, role))
     info = EngineInfo(

@@ -30,6 +30,7 @@ class OnnxBuilder:
     driver = None
     reproducible = "yes"
     options = ()
+    splits = False
     precisions = ("fp32", "fp16", "int8")  # it cannot compute in bf16 and fp8 on the CPU
 
     @property

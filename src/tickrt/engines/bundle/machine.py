@@ -15,6 +15,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from tickrt import __version__
+
 __all__ = ["Gpu", "Here", "cuda_library", "gpus", "library_version", "platform_name"]
 
 _MAJOR: Final = 75  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR
@@ -69,6 +71,8 @@ def platform_name() -> str:
 
 def library_version(name: str) -> str | None:
     """The installed version, read without importing the library."""
+    if name == "native":  # what tickrt generates itself
+        return __version__
     try:
         return importlib.metadata.version(name.replace("_", "-"))
     except importlib.metadata.PackageNotFoundError:

@@ -33,7 +33,8 @@ class EngineOrder:
         kind: of the whole model, as `graph.load.model_kind` says it.
         profiles: ``input=min:opt:max`` texts, one for each profile.
         workspace: bytes; None: by the model's kind.
-        level, sparse, refit, version_compatible, timing_cache: as in `BuildRequest`.
+        level, sparse, refit, version_compatible, timing_cache, split, stateful: as in
+            `BuildRequest`; the last two are for builders that split.
     """
 
     model: ModelProto
@@ -47,6 +48,8 @@ class EngineOrder:
     refit: bool = False
     version_compatible: bool = False
     timing_cache: Path | None = None
+    split: bool = True
+    stateful: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,7 @@ class EngineBuilder(EngineOpener, Protocol):
         reproducible: ``yes``, or why equal builds are not equal files.
         options: names of those fields of an `EngineOrder` that it heeds.
         precisions: what it can compute in.
+        splits: True where it is given the whole model, and splits it itself.
     """
 
     @property
@@ -109,6 +113,8 @@ class EngineBuilder(EngineOpener, Protocol):
     def options(self) -> tuple[str, ...]: ...
     @property
     def precisions(self) -> tuple[str, ...]: ...
+    @property
+    def splits(self) -> bool: ...
 
     def targets(self) -> tuple[str, ...]:
         """The GPU architectures that it builds for; none for the CPU.

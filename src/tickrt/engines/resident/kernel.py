@@ -153,8 +153,10 @@ def _answer(text: Text, registers: list[str]) -> None:
     ready = f"count >= {text.program.warm}"  # else its states are not complete
     text.add(f"const word tag = {ready} ? number : number | REFUSED;")
     for p in range(pieces):
-        words = [f"__float_as_uint({v})" for v in values[3 * p : 3 * p + 3]]
-        words += ["0u"] * (3 - len(words)) + ["tag"]
+        words = [
+            f"__float_as_uint({v})" for v in values[PIECE_OUTPUTS * p : PIECE_OUTPUTS * (p + 1)]
+        ]
+        words += ["0u"] * (PIECE_OUTPUTS - len(words)) + ["tag"]
         place = f"a.answers + (number & a.mask) * a.answer_pieces + {p}"
         text.add(f"if (lane == {p % 32}) store_system({place}, make_uint4({', '.join(words)}));")
     text.close()

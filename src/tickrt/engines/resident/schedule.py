@@ -29,7 +29,7 @@ from tickrt.engines.translate.optimise import map_views
 from tickrt.program import Buffer, Contract, For, Map, Move, Operation, StreamProgram, View
 from tickrt.program.ir import OUTPUT, ROWS, operands, reads, writes
 
-__all__ = ["THREADS", "WARPS", "Local", "Piece", "Schedule", "Stage", "schedule"]
+__all__ = ["THREADS", "WARPS", "Local", "Piece", "Schedule", "Stage", "schedule", "work"]
 
 Floats = NDArray[np.float32]
 WARPS = 16
@@ -266,9 +266,10 @@ def _stage(
     return Stage((pieces[0],), _identity(pieces[0]), pieces[0].outputs, False, False), 1
 
 
-def _work(op: Operation) -> int:
+def work(op: Operation) -> int:
+    """Elements or products that an operation makes."""
     if isinstance(op, For):
-        return op.count * sum(_work(inner) for inner in op.body)
+        return op.count * sum(work(inner) for inner in op.body)
     folds = 1 if isinstance(op, Map) else math.prod(op.folds)
     return math.prod(op.loops) * folds
 
@@ -276,7 +277,7 @@ def _work(op: Operation) -> int:
 def _is_tiny(op: Operation) -> bool:
     if isinstance(op, For):
         return False
-    return math.prod(op.loops) <= _TINY and _work(op) <= 1024
+    return math.prod(op.loops) <= _TINY and work(op) <= 1024
 
 
 def _written(item: Stage | Local) -> set[str]:

@@ -22,7 +22,7 @@ from tickrt.engines.resident.text import comment, expression
 from tickrt.engines.resident.writer import Text
 from tickrt.program import StreamProgram, View
 
-__all__ = ["blob", "pool_size", "product", "stage", "weights"]
+__all__ = ["blob", "pool_size", "product", "stage", "weights", "weights_per_thread"]
 
 Floats = NDArray[np.float32]
 
@@ -63,6 +63,12 @@ def _in_registers(stages: list[Stage], blocks: int, registers: int) -> dict[tupl
             found[s, p] = used + count <= registers
             used += count if found[s, p] else 0
     return found
+
+
+def weights_per_thread(stage: Stage, blocks: int) -> int:
+    """Products that each thread makes in a stage."""
+    layouts = [_layout(piece, _units(stage, blocks)) for piece in stage.pieces]
+    return sum(lay.per_warp * lay.width for lay in layouts)
 
 
 def pool_size(plan: Schedule) -> int:

@@ -72,6 +72,7 @@ class PlanBuilder(PlanOpener):
 
     backend = "tensorrt"
     suffix = "plan"
+    splits = False
     options = ("profiles", "workspace", "level", "sparse", "refit", "version_compatible")
     precisions = ("fp32", "fp16", "bf16", "int8", "fp8")
 

@@ -59,6 +59,7 @@ class _Stream:
 
     def program(self, warm: int, idle: int, mode: str) -> StreamProgram:
         facts = {"model": self.model.name, "sha256": self.model.sha256, "mode": mode}
+        facts["output"] = self.model.output
         program = StreamProgram(
             self.model.window,
             self.model.width,

@@ -1,7 +1,7 @@
 """The `resident` backend: a persistent CUDA kernel generated from the model, in an engine host.
 
-Entry points: `probe`, `load`, as `tickrt.backends` calls them. The loop's process calls no CUDA: it
-stores rows into memory that the kernel watches, and reads its answers.
+Entry points: `probe`, `prepare`, `load`, as `tickrt.backends` calls them. The loop's process calls
+no CUDA: it stores rows into memory that the kernel watches, and reads its answers.
 
 Limits: Hopper GPUs (compute capability 9.0); split models whose step fits into a cluster; nvcc on
 the machine.
@@ -17,12 +17,13 @@ from tickrt.backends import Probe
 if TYPE_CHECKING:
     from tickrt.config import SessionConfig
     from tickrt.engines.resident.compile import Built
+    from tickrt.host.mps import Sharing
     from tickrt.host.parcel import Parcel
     from tickrt.program import StreamProgram
     from tickrt.runtime.backends.handle import Engine, RowRing
     from tickrt.runtime.model_source import Source
 
-__all__ = ["load", "parcel_of", "probe"]
+__all__ = ["load", "parcel_of", "prepare", "probe"]
 
 _NAME = "resident"
 
@@ -56,8 +57,47 @@ def parcel_of(where: str, built: Built, program: StreamProgram) -> Parcel:
     return Parcel(where, FORMAT, {PAYLOAD: content}, {"engines": {"full": PAYLOAD}})
 
 
+class _Loader:
+    """Loads the engines of a session, each into a host of its own, which share one GPU."""
+
+    def __init__(self, sharing: Sharing) -> None:
+        self._sharing = sharing
+
+    def load(self, source: Source, ring: RowRing, settings: SessionConfig) -> Engine:
+        """The model in a host process of its own. Raises as `load`."""
+        from tickrt.engines.resident.compile import build
+        from tickrt.engines.translate import stream_program
+        from tickrt.host.memory.registry import AUTO, ORDINARY, choose
+        from tickrt.host.process import HostProcess
+        from tickrt.runtime.backends.mailbox.engine import MailboxEngine
+        from tickrt.runtime.backends.wanted import onnx_source, wanted_split
+
+        onnx_source(source, _NAME)
+        program = stream_program(source.model, wanted_split(source, settings))
+        memory = choose(AUTO)
+        built = build(program, one_poller=memory == ORDINARY)
+        parcel = parcel_of(str(source.path), built, program)
+        host = HostProcess(settings.engine_python or "", environment=self._sharing.environment())
+        return MailboxEngine(_NAME, source.model, ring, host, parcel, memory, direct=True)
+
+    def close(self) -> None:
+        """End what the hosts shared; they have ended."""
+        self._sharing.close()
+
+
+def prepare(engines: int, settings: SessionConfig) -> _Loader:
+    """Make ready for that many engines: more than one share the GPU under MPS.
+
+    Raises:
+        ConfigError: more than one, and there is no MPS; time slices must be allowed by name.
+    """
+    from tickrt.host.mps import share_gpu
+
+    return _Loader(share_gpu(engines, allow_time_slicing=settings.allow_time_slicing))
+
+
 def load(source: Source, ring: RowRing, settings: SessionConfig) -> Engine:
-    """The model in a host process of its own.
+    """The model, alone on the GPU, in a host process of its own.
 
     Raises:
         ConfigError: the settings ask for what the model does not have.
@@ -65,18 +105,4 @@ def load(source: Source, ring: RowRing, settings: SessionConfig) -> Engine:
         BuildError: the kernel does not compile.
         HostError: the host or the GPU refuses it.
     """
-    from tickrt.engines.resident.compile import build
-    from tickrt.engines.translate import stream_program
-    from tickrt.host.memory.registry import AUTO, ORDINARY, choose
-    from tickrt.host.process import HostProcess
-    from tickrt.runtime.backends.mailbox.engine import MailboxEngine
-    from tickrt.runtime.backends.wanted import onnx_source, wanted_split
-
-    onnx_source(source, _NAME)
-    program = stream_program(source.model, wanted_split(source, settings))
-    memory = choose(AUTO)
-    one_poller = memory == ORDINARY
-    built = build(program, one_poller=one_poller)
-    parcel = parcel_of(str(source.path), built, program)
-    host = HostProcess(settings.engine_python or "")
-    return MailboxEngine(_NAME, source.model, ring, host, parcel, memory, direct=True)
+    return prepare(1, settings).load(source, ring, settings)

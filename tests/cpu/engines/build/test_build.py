@@ -224,7 +224,11 @@ def test_a_build_that_is_not_exact_fails(save: Any) -> None:
     [
         ({"precision": "bf16"}, PrecisionError, "onnxruntime backend cannot compute in it"),
         ({"fp32_layers": ("lstm7",), "precision": "fp16"}, PrecisionError, "fits no layer"),
-        ({"backend": "tpu"}, ConfigError, "unknown backend .tpu.: there are null, onnxruntime"),
+        (
+            {"backend": "tpu"},
+            ConfigError,
+            "unknown backend .tpu.: there are native, null, onnxruntime",
+        ),
         ({"targets": ("8.9",)}, ConfigError, "--target is for TensorRT"),
         ({"sparse": True}, BuildError, "not 2:4 along the summed axis: lstm0/"),
     ],

@@ -26,6 +26,8 @@ from helpers.sessions import tiny_model, tiny_spec
 from helpers.window_kernel import KERNELS, parcel
 from tickrt.compile.codes import ENGINE_COLUMNS, ENGINE_ROWS
 from tickrt.engines.graph.check import LoopModel, read_model
+from tickrt.engines.native import prepare, why_not
+from tickrt.engines.split.plan import plan
 from tickrt.engines.translate import stream_program
 from tickrt.errors import Code, ConfigError, ModelError
 from tickrt.host.kernels import reference
@@ -34,23 +36,29 @@ from tickrt.program import StreamProgram, to_bytes
 from tickrt.runtime.backends import kernels as backend_kernels
 from tickrt.runtime.backends.handle import new_engines
 from tickrt.runtime.backends.mailbox.engine import MailboxEngine
+from tickrt.runtime.backends.native.engine import NativeEngine
 from tickrt.runtime.backends.null import NullEngine
 from tickrt.runtime.backends.onnxruntime.whole import OrtEngine
 
 ROWS = 11
 
 
+BACKENDS = ["null", "onnxruntime", "native", "native split", "host", "reference", "watching"]
+
+
 def program(model: LoopModel) -> StreamProgram:
     return stream_program(model, None)
 
 
-@pytest.fixture(params=["null", "onnxruntime", "host", "reference", "watching"])
+@pytest.fixture(params=BACKENDS)
 def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
     spec = tiny_spec(tmp_path, T)
     model = read_model(tiny_model(spec, tmp_path / "m.onnx"))
     made = {
         "null": lambda ring: NullEngine(),
         "onnxruntime": lambda ring: OrtEngine(model, ring),
+        "native": lambda ring: NativeEngine(model, prepare(model, None), ring),
+        "native split": lambda ring: NativeEngine(model, prepare(model, plan(model)), ring),
         "host": lambda ring: MailboxEngine(
             "window", model, ring, HostProcess(kernels=KERNELS), parcel(T, spec.width)
         ),
@@ -70,6 +78,8 @@ def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
             direct=True,
         ),
     }
+    if request.param.startswith("native") and (why := why_not()):
+        pytest.skip(why)
     bench = Bench(made[request.param], spec.width)
     yield bench
     bench.engine.close()

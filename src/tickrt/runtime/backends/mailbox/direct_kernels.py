@@ -23,6 +23,7 @@ from tickrt.compile.codes import (
     RING_FULL,
 )
 from tickrt.compile.intrinsics import (
+    copy_piece,
     load_acquire,
     load_i64,
     store_fence,
@@ -63,12 +64,13 @@ def shown(word):
 
 @kernel
 def copy_row(source, target, size):
-    """`size` bytes of a row, and zeros up to a whole piece of sixteen."""
-    whole = size // 8 * 8
-    for at in range(0, whole, 8):
-        store_i64(target + at, shown(load_i64(source + at)))
-    if whole < size:  # F is odd; behind the row lies the ring's next one
-        store_i64(target + whole, shown(load_i64(source + whole) & EMPTY_WORD))
+    """`size` bytes of a row, and zeros up to a whole piece of sixteen. A piece is one store."""
+    whole = size // 16 * 16
+    for at in range(0, whole, 16):
+        copy_piece(source + at, target + at, EMPTY_WORD, OTHER_NAN)
+    for at in range(whole, size, 8):  # behind an odd row lies the ring's next one
+        word = load_i64(source + at)
+        store_i64(target + at, shown(word if at + 8 <= size else word & EMPTY_WORD))
     for at in range((size + 7) // 8 * 8, (size + 15) // 16 * 16, 8):
         store_i64(target + at, 0)
 

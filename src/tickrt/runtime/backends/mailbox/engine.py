@@ -189,7 +189,8 @@ class MailboxEngine:
             return ": ".join(filter(None, (f"its host {self.host.why}", self.host.log())))
         if dropped := self.side.column(k_.DROPPED):
             return f"{dropped} rows came faster than its host takes them"
-        return self.side.box.text
+        gone = "its host has ended" if self.side.box.get(GONE) else ""  # and has not yet said why
+        return self.side.box.text or gone
 
     def close(self) -> None:
         """End the host and give the memory back."""
