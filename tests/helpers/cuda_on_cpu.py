@@ -20,7 +20,7 @@ from tickrt.engines.resident.kernel import Kernel
 from tickrt.engines.resident.schedule import THREADS
 from tickrt.program import StreamProgram
 
-__all__ = ["Emulated", "compile_kernel", "on_cpu"]
+__all__ = ["Emulated", "Stuck", "compile_kernel", "on_cpu"]
 
 HERE = Path(__file__).parent
 _SLOTS, _SPINS = 8, 20_000
@@ -35,6 +35,10 @@ _SHARED = {
     r'asm volatile\("fence[^\n]*;': "",
     r"spins > \d+u": f"spins > {_SPINS}u",
 }
+
+
+class Stuck(Exception):
+    """Threads of the kernel wait for one another for ever; says where."""
 
 
 def on_cpu(source: str) -> str:
@@ -119,6 +123,8 @@ class Emulated:
             timeout=200,
             check=False,
         )
+        if done.returncode in (1, 2, 3):
+            raise Stuck(done.stderr.decode())
         assert done.returncode == 0, done.stderr.decode()[:2000]
         out = np.frombuffer(done.stdout, np.uint32)
         answers = out[: n * pieces * 4].reshape(n, pieces, 4)

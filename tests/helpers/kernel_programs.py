@@ -57,7 +57,9 @@ class _Maker:
     def choose(self, *items: Any) -> Any:
         return items[self.pick(0, len(items))]
 
-    def view(self, section: str, sizes: tuple[int, ...], names: tuple[str, ...], index: str) -> View:
+    def view(
+        self, section: str, sizes: tuple[int, ...], names: tuple[str, ...], index: str
+    ) -> View:
         name = self.choose(*names)
         strides: list[int] = []
         inner = 1
@@ -97,9 +99,7 @@ class _Maker:
         if kind == "reduce":
             return Reduce(loops, folds, self.choose(*REDUCTIONS), a, out, "a\nreduction")
         start = self.view(section, loops, sources, index) if self.pick(0, 2) else None
-        return Contract(
-            loops, folds, a, self.view(section, wide, sources, index), out, start, "\\"
-        )
+        return Contract(loops, folds, a, self.view(section, wide, sources, index), out, start, "\\")
 
     def matrix(self, section: str, sources: Any, targets: Any) -> Operation:
         """A product with a constant matrix: of one row, or of many."""

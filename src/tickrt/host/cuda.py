@@ -9,6 +9,7 @@ than the standard library and NumPy, and it runs on Python 3.9.
 from __future__ import annotations
 
 import ctypes
+import os
 import threading
 from functools import cache
 from typing import Any
@@ -91,7 +92,11 @@ class _Driver:
         """The return code of a call whose failure is an answer."""
         if self._context and not getattr(self._thread, "has_context", False):
             self._thread.has_context = True  # first: this is a call, too
-            self.call("cuCtxSetCurrent", self._context)
+            try:
+                self.call("cuCtxSetCurrent", self._context)
+            except CudaError:
+                self._thread.has_context = False
+                raise
         return int(getattr(self._library, name)(*arguments))
 
 
@@ -131,7 +136,7 @@ class Device:
         self._driver.use(context)
         self._stream = ctypes.c_void_p()
         call("cuStreamCreate", ctypes.byref(self._stream), _NON_BLOCKING)
-        self._external: list[ctypes.c_void_p] = []
+        self._external: dict[int, ctypes.c_void_p] = {}
         self._scratch = 0
 
     @property
@@ -164,12 +169,16 @@ class Device:
         """A copy of `values` in GPU memory; its address."""
         dense = np.ascontiguousarray(values)
         address = self.allocate(dense.nbytes)
-        self._driver.call(
-            "cuMemcpyHtoD_v2",
-            ctypes.c_ulonglong(address),
-            ctypes.c_void_p(dense.ctypes.data),
-            ctypes.c_size_t(dense.nbytes),
-        )
+        try:
+            self._driver.call(
+                "cuMemcpyHtoD_v2",
+                ctypes.c_ulonglong(address),
+                ctypes.c_void_p(dense.ctypes.data),
+                ctypes.c_size_t(dense.nbytes),
+            )
+        except CudaError:
+            self._driver.code("cuMemFree_v2", ctypes.c_ulonglong(address))
+            raise
         return address
 
     def fill(self, address: int, word: int, words: int) -> None:
@@ -200,9 +209,13 @@ class Device:
             _REGISTER_MAPPED,
         )
         there = ctypes.c_ulonglong()
-        self._driver.call(
-            "cuMemHostGetDevicePointer_v2", ctypes.byref(there), ctypes.c_void_p(address), 0
-        )
+        try:
+            self._driver.call(
+                "cuMemHostGetDevicePointer_v2", ctypes.byref(there), ctypes.c_void_p(address), 0
+            )
+        except CudaError:
+            self._driver.code("cuMemHostUnregister", ctypes.c_void_p(address))
+            raise
         return there.value
 
     def unregister(self, address: int) -> None:
@@ -212,18 +225,31 @@ class Device:
     def import_memory(self, fd: int, size: int) -> int:
         """GPU memory that another process allocated (Vulkan's opaque file descriptor); its address.
 
-        The driver takes the descriptor over.
+        The driver takes the descriptor over; where it refuses, it is closed.
         """
         handle = _ExternalHandle(type=_OPAQUE_FD, fd=fd, size=size)
         memory = ctypes.c_void_p()
-        self._driver.call("cuImportExternalMemory", ctypes.byref(memory), ctypes.byref(handle))
-        self._external.append(memory)
+        try:
+            self._driver.call("cuImportExternalMemory", ctypes.byref(memory), ctypes.byref(handle))
+        except CudaError:
+            os.close(fd)
+            raise
         part = _ExternalBuffer(offset=0, size=size)
         address = ctypes.c_ulonglong()
-        self._driver.call(
-            "cuExternalMemoryGetMappedBuffer", ctypes.byref(address), memory, ctypes.byref(part)
-        )
+        try:
+            self._driver.call(
+                "cuExternalMemoryGetMappedBuffer", ctypes.byref(address), memory, ctypes.byref(part)
+            )
+        except CudaError:
+            self._driver.code("cuDestroyExternalMemory", memory)
+            raise
+        self._external[address.value] = memory
         return address.value
+
+    def give_back(self, address: int) -> None:
+        """Undo `import_memory`."""
+        self.free(address)
+        self._driver.call("cuDestroyExternalMemory", self._external.pop(address))
 
     def load(self, content: bytes) -> Module:
         """A cubin or PTX."""

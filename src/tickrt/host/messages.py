@@ -83,11 +83,12 @@ def read_sealed(fd: int, what: str) -> memoryview:
 
 
 def error_to_wire(error: BaseException) -> dict[str, str]:
-    """An exception as part of a message."""
+    """An exception as part of a message: its kind is the nearest that the other side knows."""
     if isinstance(error, MemoryError):
         return {"kind": "EngineError", "text": f"out of memory: {error or 'no more is free'}"}
     if isinstance(error, TickrtError):
-        return {"kind": type(error).__name__, "text": str(error)}
+        known = (k.__name__ for k in type(error).__mro__ if k.__module__ == errors.__name__)
+        return {"kind": next(known), "text": str(error)}
     return {"kind": "EngineError", "text": f"{type(error).__name__}: {error}"}
 
 

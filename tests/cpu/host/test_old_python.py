@@ -136,6 +136,9 @@ def too_new(module: str, path: Path) -> Iterator[str]:
 def test_the_closure_is_what_it_should_be() -> None:
     assert {"tickrt.host.service", "tickrt.program.reference", "tickrt.errors"} <= set(MODULES)
     assert {"tickrt.compile.codes", "tickrt.engines.bundle.head", "tickrt"} <= set(MODULES)
+    assert {f"tickrt.host.{m}" for m in ("cuda", "memory.vulkan", "kernels.resident")} <= set(
+        MODULES
+    )
     assert "tickrt.compile.jit" not in MODULES
 
 

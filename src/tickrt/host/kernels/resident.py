@@ -36,6 +36,8 @@ FORMAT = "resident"
 PAYLOAD = "kernel"
 _MAGIC = b"tickrt-resident 1\n"
 _ARRAYS = ("starts", "constants", "weights")
+_MOST = {"blocks": 16, "threads": 1024, "shared_bytes": 1 << 20, "width": 1 << 24}
+_MOST["outputs"] = 1 << 24
 _EMPTY = 0xFFFFFFFF
 _PIECE = 16
 _END_S, _ANSWER_S = 1.0, 5.0
@@ -65,16 +67,31 @@ def _unpack(content: memoryview) -> tuple[dict[str, Any], list[NDArray[np.float3
         raise HostError("not a resident kernel of this version: build the engine again")
     try:
         facts = json.loads(data[len(_MAGIC) : end])
-        at, arrays = end + 1, []
-        for size in facts["sizes"]:
-            arrays.append(np.frombuffer(data, "<f4", int(size) // 4, at))
-            at += int(size)
-        cubin = data[at : at + int(facts["cubin"])]
-        if len(cubin) != int(facts["cubin"]):
-            raise ValueError("it is cut off")
-    except (KeyError, TypeError, ValueError) as error:
+        sizes = [*facts["sizes"], facts["cubin"]]
+        _check(facts, sizes)
+        at, parts = end + 1, []
+        for size in sizes:
+            parts.append(data[at : at + size])
+            at += size
+        if at != len(data):
+            raise ValueError(f"{len(data)} bytes instead of {at}")
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise HostError(f"the resident kernel is damaged: {error}") from error
-    return facts, arrays, cubin
+    return facts, [np.frombuffer(part, "<f4") for part in parts[:-1]], parts[-1]
+
+
+def _check(facts: dict[str, Any], sizes: list[Any]) -> None:
+    """Raises KeyError, TypeError or ValueError where something cannot be."""
+    for name, most in _MOST.items():
+        if type(facts[name]) is not int or not 0 <= facts[name] <= most:
+            raise ValueError(f"{name}: {facts[name]!r}")
+    for name, kind in (("architecture", str), ("marks", list)):
+        if not isinstance(facts[name], kind):
+            raise ValueError(f"{name}: {facts[name]!r}")
+    if len(sizes) != len(_ARRAYS) + 1 or any(type(n) is not int or n <= 0 for n in sizes):
+        raise ValueError(f"sizes: {sizes}")
+    if any(size % 4 for size in sizes[:-1]):
+        raise ValueError(f"sizes: {sizes}: no whole numbers")
 
 
 def warm() -> None:
@@ -105,6 +122,11 @@ class _Box:
         at = slot + codes.MAIL_HEAD
         self.rows[at : at + _PIECE] = head.view(np.uint8)
 
+    @property
+    def taken(self) -> int:
+        """Rows that the kernel has read."""
+        return int(self.host[TAKEN : TAKEN + 8].view(np.uint64)[0])
+
     def answer(self, seq: int) -> NDArray[np.uint32]:
         """The pieces of the reply to row `seq`, uint32 [n, 4]."""
         place = CONTROL_BYTES + (seq % self.layout.slots) * self.layout.reply_bytes
@@ -130,18 +152,26 @@ class ResidentKernel:
             )
         self._facts = facts
         self._module = device.load(cubin)
-        self._function = self._module.function(
-            "resident", int(facts["shared_bytes"]), int(facts["blocks"]) > 8
-        )
-        self._memory = [device.allocate(arrays[0].nbytes), *(device.upload(a) for a in arrays)]
+        self._memory: list[int] = []
+        self._imported: list[int] = []
         self._registered: list[NDArray[np.uint8]] = []  # kept: the GPU looks at them
-        stop, self._stop_device = self._page()
-        self._stop = stop.view(np.uint32)
-        profile, self._profile_device = self._page() if facts["marks"] else (stop, 0)
-        self._profile = profile.view(np.int32)
         self._running = False
         self._own: _Box | None = None
         self._number, self._pending_reset = 0, 0
+        try:
+            self._function = self._module.function(
+                "resident", facts["shared_bytes"], facts["blocks"] > 8
+            )
+            self._memory.append(device.allocate(arrays[0].nbytes))
+            for array in arrays:
+                self._memory.append(device.upload(array))
+            stop, self._stop_device = self._page()
+            self._stop = stop.view(np.uint32)
+            profile, self._profile_device = self._page() if facts["marks"] else (stop, 0)
+            self._profile = profile.view(np.int32)
+        except HostError:
+            self.close()
+            raise
 
     def _register(self, view: NDArray[np.uint8]) -> int:
         """The GPU's address of memory of this process; until `close`."""
@@ -191,7 +221,10 @@ class ResidentKernel:
         return self._own
 
     def _send(self, seq: int, row: NDArray[np.float32], kind: int) -> _Box:
-        box = self._parity_box()
+        box, until = self._parity_box(), time.monotonic() + _ANSWER_S
+        while self._number - box.taken >= _SLOTS:
+            if self._device.finished() or time.monotonic() > until:
+                raise HostError(f"row {seq}: the resident kernel does not take rows")
         self._number += 1
         box.send(self._number, seq, row, kind | self._pending_reset)
         self._pending_reset = 0
@@ -223,7 +256,6 @@ class ResidentKernel:
         """Row `seq` without an answer; nothing to do where it had one."""
         if seq != self._answered:
             self._send(seq, rows[0], 0)
-            time.sleep(200e-6)  # the ring of this mailbox is short
 
     def reset(self) -> None:
         """The next row starts anew."""
@@ -240,6 +272,7 @@ class ResidentKernel:
             # The driver takes the descriptor over.
             size = rounded(box.layout.row_bytes)
             device_rows = self._device.import_memory(os.dup(rows.fd), size)
+            self._imported.append(device_rows)
             self._device.fill(device_rows, _EMPTY, box.layout.row_bytes // 4)
         else:
             assert rows.view is not None
@@ -272,6 +305,9 @@ class ResidentKernel:
             self._device.unregister(int(view.ctypes.data))
         self._registered.clear()
         self._module.close()
+        for address in self._imported:
+            self._device.give_back(address)
+        self._imported.clear()
         for address in self._memory:
             self._device.free(address)
         self._memory.clear()

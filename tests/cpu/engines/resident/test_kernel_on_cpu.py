@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers.cuda_on_cpu import compile_kernel
+from helpers.cuda_on_cpu import Stuck, compile_kernel
 from helpers.kernel_programs import Layers, expected, kernel_program
 from helpers.programs import MODELS, checked, program, rows_for
 from tickrt.compile.codes import ANSWER_REFUSED, EMPTY_WORD, MAIL_ANSWER, MAIL_RESET
@@ -121,7 +121,9 @@ def test_programs_by_chance(seed: int, tmp_path: Path) -> None:
     flags = [MAIL_ANSWER] * 6 + [0, MAIL_ANSWER, MAIL_RESET | MAIL_ANSWER]
     flags += [MAIL_ANSWER] * 4 + [MAIL_RESET] + [MAIL_ANSWER] * 5
     rows = some(made, len(flags), seed)
-    assert wrong(made, kernel, tmp_path, rows, flags=flags, seeds=2, ahead=1 + seed % 4) < 10 * LIMIT
+    assert (
+        wrong(made, kernel, tmp_path, rows, flags=flags, seeds=2, ahead=1 + seed % 4) < 10 * LIMIT
+    )
 
 
 def test_every_function_of_every_kind_of_number(tmp_path: Path) -> None:
@@ -247,7 +249,6 @@ def test_a_barrier_that_is_missing_shows(pattern: str, which: int, tmp_path: Pat
     source = kernel.source[: place.start()] + kernel.source[place.end() :]
     try:
         worst = wrong(made, replace(kernel, source=source), tmp_path, rows, seeds=3)
-    except AssertionError as error:
-        assert "wait" in str(error) or "traps" in str(error)
-    else:
-        assert worst > 100 * LIMIT
+    except Stuck:
+        worst = float("inf")
+    assert worst > 100 * LIMIT
