@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from tickrt.engines.resident.compile import default_blocks
+from tickrt.engines.resident.kernel import generate
 from tickrt.engines.resident.schedule import THREADS, Local, Stage, schedule, work
 from tickrt.engines.resident.stages import weights_per_thread
 from tickrt.program import Contract, For, StreamProgram
@@ -96,6 +97,7 @@ def estimate(program: StreamProgram, blocks: int | None = None) -> Estimate:
         TranslateError: it cannot run there; says why.
     """
     count = blocks or default_blocks(program)
+    generate(program, count)  # says why where it does not fit
     plan = schedule(program, count, 64, False)
     parts: list[Part] = []
     run: list[Local] = []

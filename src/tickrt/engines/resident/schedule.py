@@ -186,7 +186,10 @@ class _Near:
         """A step has the newest row alone."""
         width, window = self.program.width, self.program.window
         if view.moves != (Move("seq", width, 0, window),) or low < 0 or high >= width:
-            raise TranslateError("a step reads older rows: only split models run on the GPU")
+            raise TranslateError(
+                "a step reads older rows: only split models run on the GPU; `tickrt split` says "
+                "why one is not split"
+            )
 
 
 def _piece(program: StreamProgram, op: Operation) -> Piece | None:

@@ -44,7 +44,7 @@ def prepare(
     Raises:
         SplitError: the model has what the split cannot look into; the message says what.
     """
-    model = _modern(model)
+    model = _with_first_outputs(_modern(model))
     info = find_input(model, input)
     shape, axis = _input_shape(info, time_axis, window)
     values, shapes = _measure(model, info, shape)
@@ -52,6 +52,18 @@ def prepare(
     for step in (_fold, canonicalize, _drop_aliases, unmerge):
         step(graph)
     return graph
+
+
+def _with_first_outputs(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A node is known by its first output: it gets a name where it is left out."""
+    if all(node.output[0] for node in model.graph.node if node.output):
+        return model
+    named = onnx.ModelProto()
+    named.CopyFrom(model)
+    for index, node in enumerate(named.graph.node):
+        if node.output and not node.output[0]:
+            node.output[0] = f"{node.name or node.op_type}_{index}/left_out"
+    return named
 
 
 def find_input(model: onnx.ModelProto, name: str | None) -> onnx.ValueInfoProto:

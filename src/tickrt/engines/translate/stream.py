@@ -160,12 +160,19 @@ def stream_program(model: LoopModel, plan: SplitPlan | None) -> StreamProgram:
     Raises:
         TranslateError: an operator has no rule, or something that it computes is not known here.
     """
+    try:
+        return _program(model, plan)
+    except TranslateError as error:
+        raise TranslateError(f"{model.name}: {error}") from error
+
+
+def _program(model: LoopModel, plan: SplitPlan | None) -> StreamProgram:
     stream = _Stream(model)
     rows_before = model.window - 1
     if plan is None:
-        answers = translate_graph(
-            _graph(model.content), stream.b, {model.input: stream.rows(model.window, 1)}
-        )
+        first = 1 if rows_before else 0  # the oldest row of the window; of one row: that one
+        window = {model.input: stream.rows(model.window, first)}
+        answers = translate_graph(_graph(model.content), stream.b, window)
         stream.outputs(answers)
         stream.end("step")
         stream.sections["advance"] = ()

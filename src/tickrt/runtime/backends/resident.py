@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 __all__ = ["load", "parcel_of", "prepare", "probe"]
 
 _NAME = "resident"
+_NEEDS = (
+    ": it needs a Hopper GPU, NVIDIA's driver and nvcc of the CUDA toolkit (`tickrt doctor` says "
+    "what is missing); --backend native runs on the CPU"
+)
 
 
 def probe(targets: tuple[str, ...] = ()) -> Probe:
@@ -33,8 +37,8 @@ def probe(targets: tuple[str, ...] = ()) -> Probe:
     from tickrt.engines.resident.compile import compiler
 
     if ctypes.util.find_library("cuda") is None:
-        return Probe(runs="no CUDA driver here (libcuda.so.1)")
-    return Probe(runs="" if compiler()[0] else "no nvcc on the path: install the CUDA toolkit")
+        return Probe(runs=f"no CUDA driver here (libcuda.so.1){_NEEDS}")
+    return Probe(runs="" if compiler()[0] else f"no nvcc on the path{_NEEDS}")
 
 
 def parcel_of(where: str, built: Built, program: StreamProgram) -> Parcel:

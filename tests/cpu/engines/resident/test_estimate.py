@@ -51,3 +51,8 @@ def test_a_model_that_cannot_run_there_says_why() -> None:
     model = loop_model(make("mlp").SerializeToString(), "mlp")
     with pytest.raises(TranslateError, match="only split models"):
         estimate(stream_program(model, None))
+
+
+def test_what_does_not_fit_has_no_price() -> None:
+    with pytest.raises(TranslateError, match="shared memory"):
+        estimate(translated("lstm-seed"), blocks=1)
