@@ -272,6 +272,15 @@ def test_an_engine_that_does_not_stop_is_reported(
         run.host.stop()
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """A shell starts what runs in the background with the signal ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_a_caller_that_is_interrupted_leaves_no_host_behind() -> None:
     host = HostProcess(kernels=KERNELS)
     rows = np.zeros((2 * T, F), np.float32)
