@@ -95,12 +95,16 @@ def _loop(result: dict[str, Any]) -> list[Row]:
 def _native(result: dict[str, Any]) -> list[Row]:
     rows = []
     for model, budget in (("lstm-seed", "≤ 1/3"), ("mlp", "≤ 1/4"), ("transformer-2", "< 1")):
+        found = result["models"][model]
         ours, theirs = (
-            result["models"][model]["after_1_mb"][backend]["step"]["p50"]
-            for backend in ("native", "onnxruntime")
+            found["after_1_mb"][backend]["step"]["p50"] for backend in ("native", "onnxruntime")
         )
-        what = f"`{model}`: what is on the path, as generated C (in ONNX Runtime), p50"
-        rows.append((what, f"{ours:.1f} µs ({theirs:.1f} µs)", budget, "native"))
+        worst = found["every_column_new"]["native"]["step"]["p50"]
+        what = (
+            f"`{model}`: what is on the path, recorded rows, as generated C "
+            "(where every column is new; in ONNX Runtime), p50"
+        )
+        rows.append((what, f"{ours:.1f} µs ({worst:.1f} µs; {theirs:.1f} µs)", budget, "native"))
     return rows
 
 

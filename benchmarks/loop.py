@@ -46,16 +46,21 @@ def _session(data: Path, model: str, variant: str) -> Report:
         return session.run()
 
 
+def latencies(reports: list[Report], stages: tuple[str, ...]) -> dict[str, dict[str, float]]:
+    """Percentiles by stage, µs: medians over the repetitions."""
+    return {
+        stage: {q: median(getattr(r.latency_us[stage], q) for r in reports) for q in SHOWN}
+        for stage in stages
+    }
+
+
 def _typical(reports: list[Report]) -> dict[str, Any]:
     """Medians over the repetitions of one variant."""
     return {
         "off_path": reports[0].engine.split or "nothing",
         "orders": reports[0].orders,
         "rows_per_s": median(r.rows / r.wall_s for r in reports),
-        "latency_us": {
-            stage: {q: median(getattr(r.latency_us[stage], q) for r in reports) for q in SHOWN}
-            for stage in STAGES
-        },
+        "latency_us": latencies(reports, STAGES),
     }
 
 

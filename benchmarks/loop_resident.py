@@ -18,11 +18,11 @@ import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from benchmarks._machine import machine, write_result
 from benchmarks.book_features import recorded_capture
+from benchmarks.loop import latencies
 from tickrt import backends
 from tickrt.cli.bench_pipeline import unbounded
 from tickrt.config import SessionConfig, StrategySettings
@@ -35,7 +35,6 @@ from tickrt.runtime.session import Session
 MODELS = ("seed_lstm", "light_lstm")
 BACKENDS = ("resident", "onnxruntime")
 STAGES = ("tick_to_order", "tick_to_decision", "engine", "features", "book")
-SHOWN = ("p50", "p99", "p999", "max")
 _CORE = 3
 
 
@@ -58,10 +57,7 @@ def _typical(reports: list[Report]) -> dict[str, Any]:
         "rows": reports[0].rows,
         "orders": reports[0].orders,
         "faults": reports[0].faults,
-        "latency_us": {
-            stage: {q: median(getattr(r.latency_us[stage], q) for r in reports) for q in SHOWN}
-            for stage in STAGES
-        },
+        "latency_us": latencies(reports, STAGES),
     }
 
 
