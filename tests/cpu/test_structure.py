@@ -11,6 +11,7 @@ import importlib
 import pkgutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -242,6 +243,19 @@ def test_every_test_is_collected(pytestconfig: pytest.Config) -> None:
     assert not passed_over
     names = [path.name for path in tests]
     assert not {name for name in names if names.count(name) > 1}
+
+
+def test_files_that_are_no_python_are_in_the_package() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    patterns = settings["tool"]["setuptools"]["package-data"]["tickrt"]
+    shipped = {path for pattern in patterns for path in SOURCE.glob(pattern) if path.is_file()}
+    others = {
+        path
+        for path in SOURCE.rglob("*")
+        if path.is_file() and path.suffix not in (".py", ".pyc") and path.name[0] != "."
+    }
+    assert others
+    assert not sorted(name_of(path) for path in others - shipped)
 
 
 def test_functions_have_few_parameters() -> None:
