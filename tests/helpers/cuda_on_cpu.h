@@ -252,6 +252,7 @@ inline float __shfl_sync(unsigned mask, float v, int from) {
 // What `resident.cuh` writes in PTX.
 typedef unsigned int word;
 inline float sigmoid_of(float x) { return 1.0f / (1.0f + expf(-x)); }
+inline float exp_of(float x) { return expf(x); }
 inline uint4 load_system(const void *at) {
   gpu::yield();
   return *static_cast<const uint4 *>(at);

@@ -26,7 +26,7 @@ from tickrt.compile.codes import PIECE_OUTPUTS
 from tickrt.engines.resident.columns import Columns
 from tickrt.engines.resident.lanes import Lanes
 from tickrt.engines.resident.schedule import ROW, THREADS, Local, Stage, schedule
-from tickrt.engines.resident.stages import blob, pool_size, product, stage, weights
+from tickrt.engines.resident.stages import blob, partials, pool_size, product, stage, weights
 from tickrt.engines.resident.text import Team, comment, operation, turn
 from tickrt.engines.resident.writer import Text
 from tickrt.engines.translate.builder import TranslateError
@@ -278,7 +278,7 @@ def _wait(text: Text, chunks: int) -> None:
     text.add(f"const uint4 *from = slot + (c == {chunks} ? a.head_piece : a.row_piece + c);")
     text.add("uint4 v = load_system(from);")
     text.open("for (word spins = 1; is_empty(v); spins++)")
-    text.add("if (spins % 2048 == 0 && *a.stop != 0) { stop = true; break; }")
+    text.add("if (__builtin_expect(spins % 2048 == 0, 0) && *a.stop != 0) { stop = true; break; }")
     text.add("v = load_system(from);")
     text.close()
     text.add(f"if (c == {chunks} && !stop) head = v;")
@@ -326,7 +326,7 @@ def _body(text: Text, chunks: int, columns: Columns) -> None:
     text.add("bool rehearsal = false;")
     text.open("while (true)")
     _wait(text, chunks)
-    text.open("if (!rehearsal && (kind & RESET || count == 0))")
+    text.open("if (__builtin_expect(!rehearsal && (kind & RESET || count == 0), 0))")
     text.add("cluster_sync();")
     everyone = THREADS * text.plan.blocks
     text.add(f"for (int i = everyone; i < FAR; i += {everyone}) far[i] = a.starts[i];")
@@ -436,9 +436,10 @@ def generate(
     values, per_warp = blob(plan)
     chunks = math.ceil(program.width / 4)
     text = Text(plan)
-    room = SHARED_BYTES // 4 - 1024 - plan.near_size - 4 * THREADS
+    room = SHARED_BYTES // 4 - 1024 - plan.near_size - 2 * partials(text)
     columns = Columns(text, room - pool_size(plan))
     _begin(text, chunks, columns)
+    begun = len(text.lines)
     _body(text, chunks, columns)
     far = _arena(plan.far, plan.program)
     sizes = {
@@ -455,7 +456,7 @@ def generate(
             f"{SHARED_BYTES - 1024} are there"
         )
     return Kernel(
-        _frame(text, text.lines, sizes),
+        _frame(text, [*text.lines[:begun], *text.kept, *text.lines[begun:]], sizes),
         blocks,
         shared,
         far,

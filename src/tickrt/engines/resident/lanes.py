@@ -7,6 +7,8 @@ operation reads is also stored.
 
 from __future__ import annotations
 
+import math
+
 from tickrt.engines.resident.text import FOLDS, comment, expression
 from tickrt.engines.resident.writer import Text
 from tickrt.program import Contract, For, Map, Operation, Reduce, View
@@ -14,6 +16,7 @@ from tickrt.program.ir import operands
 
 __all__ = ["Lanes"]
 
+_KEPT = 4  # times four registers of every thread, for the weights of a product
 _ELEMENTS = 8  # of a vector: each takes a register, and a product of it five shuffles
 
 
@@ -129,18 +132,52 @@ class Lanes:
             return
         names = [f"y{number}_{j}" for j in range(outputs)]
         text.add("float " + ", ".join(f"{name} = 0.0f" for name in names) + ";")
-        text.add("#pragma unroll")
-        text.open(f"for (int k = lane; k < {folds}; k += 32)")
-        for j, name in enumerate(names):
-            index = [str(j), "k"] if op.loops else ["k"]
-            a, b = text.near.load(op.a, index), text.near.load(op.b, index)
-            text.add(f"{name} = fmaf({a}, {b}, {name});")
-        text.close()
+        for weights, x in ((op.b, op.a), (op.a, op.b)):
+            if self._stays(weights, x, outputs, folds):
+                self._kept(names, weights, x, folds)
+                break
+        else:
+            text.add("#pragma unroll")
+            text.open(f"for (int k = lane; k < {folds}; k += 32)")
+            for j, name in enumerate(names):
+                index = [str(j), "k"] if op.loops else ["k"]
+                a, b = text.near.load(op.a, index), text.near.load(op.b, index)
+                text.add(f"{name} = fmaf({a}, {b}, {name});")
+            text.close()
         self._butterfly(names, FOLDS["sum"][1])
         if op.start is not None:
             for j, name in enumerate(names):
                 text.add(f"{name} += {self._load(op.start, j)};")
         self._put(op.output, names)
+
+    def _stays(self, weights: View, x: View, outputs: int, folds: int) -> bool:
+        """True for a constant matrix that a lane has room for, and a vector to read by fours."""
+        constant = any(name == weights.buffer for name, _, _ in self.text.plan.kept)
+        few = outputs * math.ceil(folds / 128) <= _KEPT and folds % 4 == 0
+        whole = not weights.moves and not x.moves and x.strides[-1] == 1
+        base = self.text.plan.near[x.buffer][0] + x.offset
+        return constant and few and whole and not any(x.strides[:-1]) and base % 4 == 0
+
+    def _kept(self, names: list[str], weights: View, x: View, folds: int) -> None:
+        """A product whose weights stay in registers: lane l has inputs 4·l … 4·l + 3 of each 128."""
+        text = self.text
+        for chunk in range(math.ceil(folds / 128)):
+            place = f"{128 * chunk} + lane * 4" if chunk else "lane * 4"
+            inside = f"{place} < {folds}"
+            first = text.near.load(x, ["0", f"({place})"][-len(x.strides) :])
+            value = f"*reinterpret_cast<const float4 *>(&{first})"
+            kept = [f"k{len(text.kept)}_{j}" for j in range(len(names))]
+            text.open("")
+            zero = "make_float4(0.0f, 0.0f, 0.0f, 0.0f)"
+            text.add(f"const float4 x = {inside} ? {value} : {zero};")
+            for j, (name, weight) in enumerate(zip(names, kept, strict=True)):
+                parts = []
+                for i in range(4):
+                    index = [str(j), f"({place} + {i})"][-len(weights.strides) :]
+                    parts.append(f"{inside} ? {text.near.load(weights, index)} : 0.0f")
+                text.kept.append(f"  const float4 {weight} = make_float4({', '.join(parts)});")
+                text.add(*(f"{name} = fmaf(x.{c}, {weight}.{c}, {name});" for c in "xyzw"))
+            text.close()
 
     def _short(self, op: Contract, number: int, outputs: int) -> None:
         """A product of what is in registers: every lane computes all of it."""

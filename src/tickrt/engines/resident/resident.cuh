@@ -42,9 +42,17 @@ __device__ __forceinline__ float smaller(float a, float b) { return a < b || a !
 // 1 / (1 + 2^(−x·log2 e)): within 3 units in the last place of what expf and a division give.
 __device__ __forceinline__ float sigmoid_of(float x) {
   float power, inverse;
-  asm("ex2.approx.f32 %0, %1;" : "=f"(power) : "f"(-1.44269504f * x));
-  asm("rcp.approx.f32 %0, %1;" : "=f"(inverse) : "f"(1.0f + power));
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(-1.44269504f * x));
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(1.0f + power));
   return inverse;
+}
+// 2^(x·log2 e), with what rounding takes from the exponent put back: within 2 units in the last place.
+__device__ __forceinline__ float exp_of(float x) {
+  float power;
+  const float exponent = x * 1.44269504f;
+  const float rest = fmaf(x, 1.92596299e-8f, fmaf(x, 1.44269504f, -exponent));
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(exponent));
+  return power > 0.0f && power < INFINITY ? fmaf(power, rest * 0.693147181f, power) : power;
 }
 __device__ __forceinline__ float tanh_of(float x) {
   // Near zero 2·sigmoid(2x) − 1 loses digits: there the series.

@@ -37,7 +37,7 @@ _CALLS = {
     "where": "({0} != 0.0f ? {1} : {2})",
     "neg": "(-{0})",
     "abs": "fabsf({0})",
-    "exp": "expf({0})",
+    "exp": "exp_of({0})",
     "log": "logf({0})",
     "sqrt": "sqrtf({0})",
     "tanh": "tanh_of({0})",
