@@ -18,11 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tickrt.engines.resident.schedule import THREADS, WARPS, Piece, Schedule, Stage
+from tickrt.engines.resident.shares import Share
 from tickrt.engines.resident.text import comment, expression
 from tickrt.engines.resident.writer import Text
 from tickrt.program import StreamProgram, View
 
-__all__ = ["blob", "partials", "pool_size", "product", "stage", "weights", "weights_per_thread"]
+__all__ = ["blob", "partials", "pool_size", "product", "product_share", "stage", "weights", "weights_per_thread"]
 
 Floats = NDArray[np.float32]
 _SENDERS = 4  # warps that compute the same units: one on each scheduler of a multiprocessor
@@ -364,31 +365,42 @@ def _same(piece: Piece, weights: View, x: View) -> bool:
     return views == (weights.buffer, weights.offset, weights.strides) and piece.x.offset == x.offset
 
 
-def product(text: Text, weights: View, x: View, out: View) -> bool:
-    """A stage's product with the newest row once more, into global memory.
-
-    Returns:
-        False where no stage has it: nothing was written then.
-    """
-    blocks = text.plan.blocks
+def _again(text: Text, weights: View, x: View) -> tuple[int, int] | None:
+    """The stage and the piece that are this product with the newest row."""
     for s, stage in enumerate(text.stages):
         for p, piece in enumerate(stage.pieces):
-            if piece.x.buffer != "row" or not _same(piece, weights, x):
-                continue
-            units = _units(stage, blocks)
-            lay = _layout(piece, units)
-            text.open("" if stage.shared or blocks == 1 else "if (rank == 0)")
-            _products(text, s, stage, p, 0)
-            text.partials = max(text.partials, lay.segments * lay.outputs)
-            text.add("__syncthreads();")
-            first = f"rank * {units} + " if stage.shared else ""
-            text.open(f"for (int o = tid; o < {lay.outputs}; o += {THREADS})")
-            text.add(f"const int unit = {first}o % {units};")
-            terms = [f"partial[{k * lay.outputs} + o]" for k in range(lay.segments)]
-            index = f"(o / {units} * {stage.units} + unit)"
-            text.add(f"if (unit < {stage.units}) {text.far.store(out, [index], _joined(terms))}")
-            text.close()
-            text.add("__syncthreads();")  # the next one has the same place for its partial sums
-            text.close()
-            return True
-    return False
+            if piece.x.buffer == "row" and _same(piece, weights, x):
+                return s, p
+    return None
+
+
+def product_share(text: Text, weights: View, x: View) -> Share | None:
+    """The block of every output of `product`; None where no stage has it."""
+    found = _again(text, weights, x)
+    if found is None:
+        return None
+    stage, piece = text.stages[found[0]], text.stages[found[0]].pieces[found[1]]
+    units = _units(stage, text.plan.blocks) if stage.shared else stage.units
+    return np.arange(piece.outputs) % stage.units // units
+
+
+def product(text: Text, weights: View, x: View, out: View) -> None:
+    """A stage's product with the newest row once more, into global memory."""
+    found, blocks = _again(text, weights, x), text.plan.blocks
+    assert found is not None
+    (s, p), stage = found, text.stages[found[0]]
+    units = _units(stage, blocks)
+    lay = _layout(stage.pieces[p], units)
+    text.open("" if stage.shared or blocks == 1 else "if (rank == 0)")
+    _products(text, s, stage, p, 0)
+    text.partials = max(text.partials, lay.segments * lay.outputs)
+    text.add("__syncthreads();")
+    first = f"rank * {units} + " if stage.shared else ""
+    text.open(f"for (int o = tid; o < {lay.outputs}; o += {THREADS})")
+    text.add(f"const int unit = {first}o % {units};")
+    terms = [f"partial[{k * lay.outputs} + o]" for k in range(lay.segments)]
+    index = f"(o / {units} * {stage.units} + unit)"
+    text.add(f"if (unit < {stage.units}) {text.far.store(out, [index], _joined(terms))}")
+    text.close()
+    text.add("__syncthreads();")  # the next one has the same place for its partial sums
+    text.close()
