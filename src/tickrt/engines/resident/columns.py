@@ -235,7 +235,7 @@ class Columns:
         guard = "" if tiles % across == 0 else f"if (t0 + t < {tiles})"
         start, column_ = op.start, column("c", size, blocks)
         near = start and self._starts.get((start.buffer, start.offset, op.loops[1] // blocks))
-        if start is not None and near is None:  # they come from far away: asked for before the products
+        if start is not None and near is None:  # from far: asked for before the products
             text.add(f"float start[{across}][4];", "#pragma unroll")
             text.open(f"for (int i = 0; i < {4 * across}; i++)")
             text.add(f"const int c = min(t0 + i / 4, {tiles - 1}) * 8 + lane % 4 * 2 + i % 2;")

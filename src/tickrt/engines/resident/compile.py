@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 
 from tickrt.engines.resident.kernel import Kernel, generate
-from tickrt.engines.resident.schedule import SHARED_PRODUCTS, THREADS
+from tickrt.engines.resident.schedule import KEPT, SHARED_PRODUCTS, THREADS
 from tickrt.engines.translate.builder import TranslateError
 from tickrt.environment import cache_folder
 from tickrt.errors import BuildError
@@ -28,7 +28,7 @@ __all__ = ["Built", "build", "compile_source", "compiler", "default_blocks"]
 
 ARCHITECTURE = "sm_90a"
 _BUDGETS = (64, 56, 48, 40, 32, 24, 16, 8)  # weights per thread, tried until nothing spills
-_SMALL = 2048  # multiply-adds of a product that is shared out where nothing else fits
+_SMALL = 2048  # of a product that is shared out, a constant that is kept, where nothing else fits
 _LARGE = 100_000  # multiply-adds of a product that is worth sixteen blocks
 
 
@@ -132,10 +132,10 @@ def build(
         BuildError: there is no compiler, or it refuses the source.
     """
     problem: TranslateError | None = None
-    for count, shared_from in _forms(program, blocks):
+    for count, shared_from, kept in _forms(program, blocks):
         for budget in _BUDGETS:
             try:
-                kernel = generate(program, count, budget, one_poller, shared_from)
+                kernel = generate(program, count, budget, one_poller, shared_from, kept)
             except TranslateError as error:
                 problem = error
                 continue
@@ -145,8 +145,9 @@ def build(
     raise problem or TranslateError("its registers spill however few weights they hold")
 
 
-def _forms(program: StreamProgram, blocks: int | None) -> list[tuple[int, int]]:
-    """(blocks, products from which a stage is shared out), the quickest first: one block's weights
-    may not fit where those of all do."""
+def _forms(program: StreamProgram, blocks: int | None) -> list[tuple[int, int, int]]:
+    """(blocks, products from which a stage is shared out, floats of a constant that is kept in
+    shared memory), the quickest first: one block's weights may not fit where those of all do."""
     counts = [blocks] if blocks else sorted({default_blocks(program), 16})
-    return [(count, size) for size in (SHARED_PRODUCTS, _SMALL) for count in counts]
+    sizes = [(SHARED_PRODUCTS, KEPT), (_SMALL, KEPT), (_SMALL, _SMALL)]
+    return [(count, *size) for size in sizes for count in counts]

@@ -23,9 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tickrt.compile.codes import PIECE_OUTPUTS
+from tickrt.engines.resident.advance import SLOT, advance, turns
 from tickrt.engines.resident.columns import Columns
 from tickrt.engines.resident.lanes import ELEMENTS, Lanes
 from tickrt.engines.resident.schedule import (
+    KEPT,
     ROW,
     SHARED_PRODUCTS,
     THREADS,
@@ -33,13 +35,10 @@ from tickrt.engines.resident.schedule import (
     Stage,
     schedule,
 )
-from tickrt.engines.resident.shares import Barriers, flat, grouped
 from tickrt.engines.resident.stages import (
     blob,
     partials,
     pool_size,
-    product,
-    product_share,
     stage,
     weights,
 )
@@ -47,23 +46,18 @@ from tickrt.engines.resident.text import (
     Team,
     by_parts,
     comment,
-    grouped_map,
     operation,
     strided,
-    turn,
 )
 from tickrt.engines.resident.writer import Text
 from tickrt.engines.translate.builder import TranslateError
-from tickrt.program import Contract, For, Map, Operation, StreamProgram, View
-from tickrt.program.ir import OUTPUT, ROWS, operands, reads, walk, writes
+from tickrt.program import For, Operation, StreamProgram
+from tickrt.program.ir import OUTPUT, operands, reads, writes
 
 __all__ = ["Kernel", "generate"]
 
 SHARED_BYTES = 227 * 1024  # a block's, on a Hopper GPU
 Floats = NDArray[np.float32]
-# Made anew where they are used: what is kept from row to row takes registers from the weights.
-_SEQ = "const long long seq = ((long long)head.y << 30) + head.x;"
-_SLOT = "uint4 *slot = a.rows + (taken & a.mask) * a.slot_pieces;"
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,7 +150,7 @@ def _operations(item: Stage | Local) -> tuple[Operation, ...]:
 
 def _step(text: Text) -> None:
     items, at, s = text.plan.step, 0, 0
-    _turns(text, tuple(op for item in items for op in _operations(item)), [])
+    turns(text, tuple(op for item in items for op in _operations(item)), [])
     while at < len(items):
         item = items[at]
         if isinstance(item, Stage):
@@ -194,103 +188,6 @@ def _answer(text: Text, registers: list[str]) -> None:
     text.mark("answer")
 
 
-def _turns(text: Text, operations: tuple[Operation, ...], extra: list[View]) -> None:
-    """The moves with the row's number that these operations have."""
-    views = [v for op in walk(operations) for some in operands(op) for v in some]
-    found = {turn(move) for view in (*views, *extra) for move in view.moves}
-    if found - {None}:
-        text.add(_SEQ)
-    for name, shift, period in sorted(each for each in found if each is not None):
-        text.add(f"const int {name} = (int)((seq + {shift}) % {period});")
-
-
-def _newest(text: Text, op: Operation) -> tuple[View, View] | None:
-    """(weights, row) of a product with the newest row that the step has made, too: its weights are
-    at hand."""
-    if not isinstance(op, Contract) or len(op.loops) != 1 or op.start is not None:
-        return None
-    for weights_, x in ((op.b, op.a), (op.a, op.b)):
-        newest = [(m.shift, m.period) for m in x.moves] == [(0, text.program.window)]
-        if x.buffer == ROWS and newest and x.strides == (0, 1) and x.offset < text.program.width:
-            return weights_, x
-    return None
-
-
-def _write(text: Text, section: str, op: Operation, columns: Columns, barriers: Barriers) -> None:
-    """One operation off the path, in the form that suits it, behind the barrier that it needs."""
-    blocks, size = text.plan.blocks, columns.size(section)
-    newest = _newest(text, op)
-    share = product_share(text, *newest) if newest is not None else None
-    if newest is not None and share is not None:
-        assert isinstance(op, Contract)
-        text.flat(barriers.before(op, share, elsewhere=[newest[1]]))
-        product(text, *newest, op.output)
-    elif (share := columns.share(section, op)) is not None:
-        assert isinstance(op, Contract)
-        text.flat(barriers.before(op, share, [op.a]))
-        text.mark("  met")
-        columns.write(section, op)
-    elif isinstance(op, Map) and size and op.loops and op.loops[-1] % size == 0:
-        text.flat(barriers.before(op, grouped(op.loops, size, blocks)))
-        text.flat(grouped_map(op, text.far, size, blocks, THREADS))
-    else:
-        share = None if isinstance(op, For) else flat(op, blocks)
-        text.flat(barriers.before(op, share))
-        team = Team("everyone", THREADS * blocks, 32)
-        text.flat(operation(op, text.far, team, "cluster_sync();"))
-    columns.written(op)
-
-
-def _section(text: Text, section: str, columns: Columns) -> None:
-    """Operations of a section, by all threads of the cluster."""
-    operations = text.program.sections[section]
-    barriers = Barriers(text.program, text.plan.blocks)
-    columns.begin()
-    text.open("")
-    _turns(text, operations, [])
-    for op in operations:
-        text.open("")
-        text.add("ANEW;")
-        _write(text, section, op, columns, barriers)
-        text.close()
-        text.mark(f"{section}: {op.label}")
-    text.close()
-
-
-def _advance(text: Text, chunks: int, columns: Columns) -> None:
-    plan, program = text.plan, text.program
-    rows = plan.far.get(ROWS)
-    text.add("cluster_meet();")  # everybody has read the row
-    text.open("if (rank == 0)")
-    text.add(_SLOT)
-    empty = "make_uint4(EMPTY, EMPTY, EMPTY, EMPTY)"
-    text.add(f"for (int c = tid; c < {chunks}; c += {THREADS})")
-    text.add(f"  store_system(slot + a.row_piece + c, {empty});")
-    text.add(f"if (tid == 0) store_system(slot + a.head_piece, {empty});")
-    if rows is not None:
-        base, width, window = rows[0], program.width, program.window
-        text.add(_SEQ)
-        text.add(f"const int place = (int)(seq % {window}) * {width};")
-        text.open(f"for (int i = tid; i < {width}; i += {THREADS})")
-        text.add(f"const float value = near[{plan.near[ROW][0]} + i];")
-        text.add(f"far[{base} + place + i] = value;")
-        text.add(f"far[{base + window * width} + place + i] = value;")
-        text.close()
-    text.close()
-    text.open(f"if (count > {program.idle})")
-    if "first" in program.sections:
-        text.open(f"if (count == {program.warm})")
-        _section(text, "first", columns)
-        text.close()
-        text.open("else")
-        _section(text, "advance", columns)
-        text.close()
-    else:
-        _section(text, "advance", columns)
-    text.close()
-    text.add("cluster_sync();")
-
-
 def _loads(text: Text, ahead: int = 1) -> None:
     """States of the step `ahead` rows from this one, into every block's shared memory."""
     text.open("")
@@ -298,7 +195,7 @@ def _loads(text: Text, ahead: int = 1) -> None:
     for name, view, size in text.plan.loads:
         moves = tuple(replace(m, shift=m.shift + ahead) for m in view.moves)
         loads.append((name, replace(view, moves=moves), size))
-    _turns(text, (), [view for _, view, _ in loads])
+    turns(text, (), [view for _, view, _ in loads])
     for name, view, size in loads:
         base = text.plan.near[name][0]
         value = text.far.load(view, ["i"])
@@ -324,7 +221,7 @@ def _wait(text: Text, chunks: int) -> None:
     row = text.plan.near[ROW][0]
     blocks, one = text.plan.blocks, text.plan.one_poller and text.plan.blocks > 1
     text.open("if (!rehearsal)")
-    text.add(_SLOT)
+    text.add(SLOT)
     text.add("bool stop = false;")
     text.open("if (rank == 0)" if one else "")
     text.open(f"for (int c = tid; c < {chunks + 1}; c += {THREADS})")
@@ -391,7 +288,7 @@ def _body(text: Text, chunks: int, columns: Columns) -> None:
     text.add("count += count < 1 << 30;")
     text.open("")
     text.add("ANEW;")
-    _advance(text, chunks, columns)
+    advance(text, chunks, columns)
     _loads(text)
     text.mark("loads")
     text.close()
@@ -476,6 +373,7 @@ def generate(
     registers: int = 64,
     one_poller: bool = False,
     shared_from: int = SHARED_PRODUCTS,
+    kept: int = KEPT,
 ) -> Kernel:
     """The kernel of a program on a cluster of `blocks` blocks.
 
@@ -484,11 +382,12 @@ def generate(
             spill registers needs fewer: a spilled one costs hundreds of cycles here.
         one_poller: the rows lie in host memory, where only one block may poll.
         shared_from: a stage of so many products is shared out among the blocks.
+        kept: floats of a constant that is read from shared memory; larger ones come from the L2.
 
     Raises:
         TranslateError: the model does not fit, or its step cannot run on the GPU; says why.
     """
-    plan = schedule(program, blocks, registers, one_poller, shared_from)
+    plan = schedule(program, blocks, registers, one_poller, shared_from, kept)
     values, per_warp = blob(plan)
     chunks = math.ceil(program.width / 4)
     text = Text(plan)

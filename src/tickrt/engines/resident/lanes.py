@@ -9,7 +9,6 @@ operation reads is also stored.
 from __future__ import annotations
 
 import math
-
 from dataclasses import dataclass
 
 from tickrt.engines.resident.schedule import THREADS
@@ -234,7 +233,7 @@ class Lanes:
         return constant and whole and not any(x.strides[:-1]) and base % 4 == 0
 
     def _wide(self, names: list[str], weights: View, x: View, folds: int) -> None:
-        """Such a product: lane l has inputs 4·l … 4·l + 3 of each 128; the matrix lies like that."""
+        """Such a product: lane l has inputs 4·l … 4·l + 3 of each 128, and the matrix lies so."""
         text, size = self.text, math.ceil(folds / 128) * 128
         place = text.take(len(names) * size)
         element = text.near.load(weights, ["j", "k"][-len(weights.strides) :])

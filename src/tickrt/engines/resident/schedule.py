@@ -30,6 +30,7 @@ from tickrt.program import Buffer, Contract, For, Map, Move, Operation, StreamPr
 from tickrt.program.ir import OUTPUT, ROWS, operands, reads, writes
 
 __all__ = [
+    "KEPT",
     "SHARED_PRODUCTS",
     "THREADS",
     "WARPS",
@@ -47,7 +48,7 @@ THREADS = 32 * WARPS
 ROW = "row"  # the newest row in shared memory
 _STAGE_PRODUCTS = 1024  # a product of fewer multiply-adds is a local operation
 SHARED_PRODUCTS = 16384  # one of more is shared out among the blocks
-_KEPT = 16384  # floats of a constant that is kept in shared memory
+KEPT = 16384  # floats of a constant that is kept in shared memory
 _TINY = 32  # elements that one warp has a lane for
 _TINY_VECTOR = 128  # elements of a vector that its lanes have in a few registers
 
@@ -354,14 +355,14 @@ def _arena(names: list[Buffer]) -> dict[str, tuple[int, int]]:
     return places
 
 
-def _keep_constants(out: Schedule) -> None:
+def _keep_constants(out: Schedule, most: int) -> None:
     """Constants that a step reads, other than the weights of stages, go into shared memory."""
 
     def near(view: View) -> View:
         if view.buffer not in out.program.buffers:
             return view
         buffer = out.program.buffers[view.buffer]
-        if buffer.kind != "constant" or buffer.size > _KEPT:
+        if buffer.kind != "constant" or buffer.size > most:
             return view
         name = f"{view.buffer}@"
         if name not in out.near:
@@ -389,8 +390,8 @@ def _keep_constants(out: Schedule) -> None:
 def _laid_out(out: Schedule, op: Operation) -> Operation:
     """A product with a constant matrix, which lies as its threads read it.
 
-    Many rows: as [K, N], so that neighbours along N are read at once; one row: as [N, K], unless the
-    step has that product, too: then its weights are where the step has them.
+    Many rows: as [K, N], so that neighbours along N are read at once. One row: as [N, K], unless
+    the step has that product, too: then its weights are where the step has them.
     """
     if isinstance(op, For):
         return replace(op, body=tuple(_laid_out(out, inner) for inner in op.body))
@@ -435,6 +436,7 @@ def schedule(
     registers: int,
     one_poller: bool,
     shared_from: int = SHARED_PRODUCTS,
+    kept: int = KEPT,
 ) -> Schedule:
     """Share a program out among `blocks` blocks of a cluster.
 
@@ -442,6 +444,7 @@ def schedule(
         registers: weights that a thread keeps in registers.
         one_poller: only the first block looks for rows.
         shared_from: a stage of so many products is shared out among the blocks.
+        kept: floats of a constant that is read from shared memory; larger ones come from the L2.
 
     Raises:
         TranslateError: its step cannot run on the GPU; says why.
@@ -456,7 +459,7 @@ def schedule(
     out.step = _place(_items(program, operations), blocks, shared_from)
     if OUTPUT not in out.near:
         raise TranslateError("the step writes no output")
-    _keep_constants(out)
+    _keep_constants(out, kept)
     _sections(out)
     program = out.program
     used = {n for s in program.sections.values() for op in s for n in reads(op) | writes(op)}

@@ -2,9 +2,9 @@
 
 An advance is shared out among all blocks. Where a block reads only what it has written itself, its
 own threads need to meet; where it reads what another one has written, the cluster must, which takes
-some thousand cycles. So operations on a bank of states are shared out by units: a block has the same
-columns of every gate and of every state. `Barriers` finds out, element by element, which barrier an
-operation needs.
+some thousand cycles. So operations on a bank of states are shared out by units: a block has the
+same columns of every gate and of every state. `Barriers` finds out, element by element, which
+barrier an operation needs.
 
 Entry points: `Barriers`, `flat`, `grouped`, `group_size`.
 """
@@ -127,11 +127,11 @@ class Barriers:
 
     def _whole(self, op: Operation) -> tuple[_Masks, _Masks]:
         every = np.uint32((1 << self._blocks) - 1)
-        read, written = (
-            {name: np.full(self._buffers[name].size, every) for name in names}
-            for names in (reads(op), writes(op))
-        )
-        return read, written
+        found: tuple[_Masks, _Masks] = {}, {}
+        for side, names in enumerate((reads(op), writes(op))):
+            for name in names:
+                found[side][name] = np.full(self._buffers[name].size, every)
+        return found
 
     def _elements(
         self, op: Operation, share: Share, everywhere: Sequence[View], elsewhere: Sequence[View]
@@ -156,7 +156,11 @@ class Barriers:
     def _conflict(self, old: tuple[_Masks, _Masks], new: tuple[_Masks, _Masks]) -> int:
         """0: none, 1: within blocks, 2: between blocks."""
         worst = 0
-        for mine, theirs in ((1, 0), (1, 1), (0, 1)):  # write then read, write twice, read then write
+        for mine, theirs in (
+            (1, 0),
+            (1, 1),
+            (0, 1),
+        ):  # write then read, write twice, read then write
             for name in old[mine].keys() & new[theirs].keys():
                 a, b = old[mine][name], new[theirs][name]
                 both = (a != 0) & (b != 0)

@@ -23,7 +23,16 @@ from tickrt.engines.resident.text import comment, expression
 from tickrt.engines.resident.writer import Text
 from tickrt.program import StreamProgram, View
 
-__all__ = ["blob", "partials", "pool_size", "product", "product_share", "stage", "weights", "weights_per_thread"]
+__all__ = [
+    "blob",
+    "partials",
+    "pool_size",
+    "product",
+    "product_share",
+    "stage",
+    "weights",
+    "weights_per_thread",
+]
 
 Floats = NDArray[np.float32]
 _SENDERS = 4  # warps that compute the same units: one on each scheduler of a multiprocessor
@@ -345,7 +354,9 @@ def _send(text: Text, s: int, stage: Stage, offsets: list[int]) -> None:
     text.add(*statements)
     text.open(f"if (own < {units} && (int)rank * {units} + own < {stage.units})")
     for number, (r, view) in enumerate(zip(stage.last.results, stage.last.outputs, strict=True)):
-        text.add(f"const word there{number} = shared_address(&near[{text.near.index(view, ['unit'])}]);")
+        text.add(
+            f"const word there{number} = shared_address(&near[{text.near.index(view, ['unit'])}]);"
+        )
         text.add(f"const float value{number} = {values[r]};")
     text.add("#pragma unroll")
     text.open(f"for (word i = 0; i < {math.ceil(targets / senders)}; i++)")
