@@ -325,7 +325,7 @@ inline unsigned float_to_half(float x) {
   std::frexp(x, &exponent);
   exponent = std::max(exponent - 1, -14);
   const int digits = (int)std::rint(std::ldexp(x, 10 - exponent));
-  return sign | (unsigned)(digits + (exponent + 14) * 1024);
+  return digits ? sign | (unsigned)(digits + (exponent + 14) * 1024) : sign;
 }
 inline uint2 halves_of(float x, float y) {
   const unsigned a = float_to_half(x), b = float_to_half(y);

@@ -291,7 +291,7 @@ def strided(op: Operation) -> bool:
 
 
 def by_parts(op: Operation, place: Place, threads: int, partial: str) -> list[str]:
-    """Such a fold by a block: each thread has an output and a part of its inputs, each part a row of
+    """Such a fold by a block: a thread has an output and a part of its inputs, a part has a row of
     `partial` sums; then these are joined."""
     assert isinstance(op, (Contract, Reduce))
     outputs, folds = math.prod(op.loops), op.folds[0]
