@@ -1,7 +1,7 @@
 """An engine in a host process, as the loop has engines: a handle, facts, an error, an end.
 
 Entry points: `LoopSide` (the mailbox's memory and the context of the handle's functions),
-`MailboxEngine` (that with its host).
+`MailboxEngine` (that with its host); `ParityRows`, which it has to answer first.
 
 Limits: batch 1: one engine per stream, as the loop submits them.
 """
@@ -9,7 +9,7 @@ Limits: batch 1: one engine per stream, as the loop submits them.
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ from tickrt.host.process import HostProcess
 from tickrt.runtime.backends.handle import RowRing
 from tickrt.runtime.backends.mailbox import kernels as k_
 
-__all__ = ["LoopSide", "MailboxEngine", "slots_for"]
+__all__ = ["LoopSide", "MailboxEngine", "ParityRows", "slots_for"]
 
 _MIN_SLOTS = 256
 
@@ -50,6 +50,14 @@ def _functions(direct: bool) -> tuple[CFunction, CFunction, CFunction, CFunction
 def slots_for(window: int) -> int:
     """Slots of a mailbox: room for the rows of two windows, which are sent without waiting."""
     return max(_MIN_SLOTS, 1 << (2 * window).bit_length())
+
+
+class ParityRows(NamedTuple):
+    """What a host has to answer before it starts, as `HostProcess.verify` takes it."""
+
+    rows: NDArray[np.float32]
+    expected: NDArray[np.float32]
+    tolerance: float
 
 
 class LoopSide:
@@ -138,9 +146,11 @@ class MailboxEngine:
         host: a host without an engine; it belongs to this object from now on.
         parcel: what the host loads.
         row_memory, direct: as for `LoopSide`.
+        parity: what it has to answer before it starts; None: nothing.
 
     Raises:
         HostError: the host has failed; also whatever it refuses the parcel with.
+        EngineError: its answers to the parity rows are others.
     """
 
     def __init__(
@@ -152,13 +162,18 @@ class MailboxEngine:
         parcel: Parcel,
         row_memory: str = ORDINARY,
         direct: bool = False,
+        parity: ParityRows | None = None,
     ) -> None:
         self.backend, self._model, self.host = backend, model, host
+        self._facts: dict[str, Any] = {}  # of the parity rows
         try:
             self.side = LoopSide(ring, model.n_outputs, row_memory, direct)
             try:
                 side = self.side
                 host.load(parcel, side.layout, (side.rows, side.host), side.box)
+                if parity is not None:
+                    worst = host.verify(*parity)
+                    self._facts = {"rows_compared": len(parity.rows), "error_at_load": worst}
                 host.start()
             except BaseException:
                 host.close()  # before the memory that it looks at goes
@@ -173,7 +188,7 @@ class MailboxEngine:
         return self.side.handle()
 
     def describe(self) -> dict[str, Any]:
-        """Backend, interpreter, the model's digest, the kind of its row memory."""
+        """Backend, interpreter, the model's digest, the kind of its row memory, its errors."""
         return {
             "backend": self.backend,
             "version": f"Python {self.host.facts['python']}",
@@ -181,6 +196,7 @@ class MailboxEngine:
             "model_sha256": self._model.sha256,
             "row_memory": self.side.rows.kind,
             "rows_dropped": self.side.column(k_.DROPPED),
+            **self._facts,
         }
 
     def error(self) -> str:
