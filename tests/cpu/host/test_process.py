@@ -182,6 +182,16 @@ def test_abort_ends_it_without_a_question(running: Callable[..., Running]) -> No
         run.host.stats()
 
 
+def test_abort_ends_one_whose_kernel_does_not_stop(running: Callable[..., Running]) -> None:
+    """A process that ends gives the GPU back, whatever its kernel does."""
+    run = running(format_="self", no_end=True)
+    assert run.tick(1) == Code.OK
+    run.host.abort()
+    assert until(lambda: dead(run.host.pid))
+    assert run.side.box.text == "EngineError: the kernel does not stop"
+    assert run.tick(2) == Code.ENGINE_FAILED
+
+
 def test_two_loads_and_unloads(running: Callable[..., Running]) -> None:
     run = running()
     assert run.tick(1) == Code.OK

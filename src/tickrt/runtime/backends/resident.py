@@ -14,7 +14,7 @@ import ctypes.util
 from typing import TYPE_CHECKING
 
 from tickrt.backends import Probe
-from tickrt.errors import BuildError, ConfigError
+from tickrt.errors import BuildError, ConfigError, HostError
 
 if TYPE_CHECKING:
     from tickrt.config import SessionConfig
@@ -130,10 +130,23 @@ class _Loader:
 
         memory = choose(AUTO)
         parcel, parity = _parcel(source, settings, memory)
+        self._check_sharing()
         host = HostProcess(settings.engine_python or "", environment=self._sharing.environment())
-        return MailboxEngine(
+        engine = MailboxEngine(
             _NAME, source.model, ring, host, parcel, memory, direct=True, parity=parity
         )
+        engine.shared = self._sharing.problem
+        try:
+            self._check_sharing()
+        except BaseException:
+            engine.close()
+            raise
+        return engine
+
+    def _check_sharing(self) -> None:
+        """Without its daemon a host takes turns with the others, and CUDA does not say so."""
+        if why := self._sharing.problem():
+            raise HostError(f"{why}: the engines cannot share the GPU; start the session again")
 
     def close(self) -> None:
         """End what the hosts shared; they have ended."""

@@ -8,6 +8,7 @@ Limits: batch 1: one engine per stream, as the loop submits them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -148,6 +149,9 @@ class MailboxEngine:
         row_memory, direct: as for `LoopSide`.
         parity: what it has to answer before it starts; None: nothing.
 
+    Attributes:
+        shared: says why what its host shares with others fails; empty while it does not.
+
     Raises:
         HostError: the host has failed; also whatever it refuses the parcel with.
         EngineError: its answers to the parity rows are others.
@@ -165,6 +169,7 @@ class MailboxEngine:
         parity: ParityRows | None = None,
     ) -> None:
         self.backend, self._model, self.host = backend, model, host
+        self.shared: Callable[[], str] = str
         self._facts: dict[str, Any] = {}  # of the parity rows
         try:
             self.side = LoopSide(ring, model.n_outputs, row_memory, direct)
@@ -201,6 +206,9 @@ class MailboxEngine:
 
     def error(self) -> str:
         """Why the host is gone, or what it said last; an empty string where all is well."""
+        return "; ".join(filter(None, (self._own_error(), self.shared())))
+
+    def _own_error(self) -> str:
         if self.host.why:
             return ": ".join(filter(None, (f"its host {self.host.why}", self.host.log())))
         if dropped := self.side.column(k_.DROPPED):
