@@ -1,7 +1,7 @@
 """A resident kernel on this machine's GPU that serves rows; as a module, until it is killed.
 
-Entry points: `Serving(name)`, `kernel_of(model, memory)`; ``python -m helpers.resident_serving NAME``
-prints the host's pid, then serves.
+Entry points: `Serving(name)`, `kernel_of`; ``python -m helpers.resident_serving NAME``
+prints the pid of its host, then serves.
 """
 
 from __future__ import annotations
