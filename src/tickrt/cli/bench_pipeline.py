@@ -111,7 +111,7 @@ def _print_models(results: list[dict[str, Any]]) -> None:
     from tickrt.report.format import NONE, carries, number
     from tickrt.report.svg import duration
 
-    numbers = ("orders", "p50", "p99", "p99.9", "engine p50", "engine p99", "features")
+    numbers = ("orders", "p50", "p99", "p99.9", "engine p50", "engine p99")
     rows = []
     for result in results:
         latency = result["latency_us"]
@@ -126,14 +126,10 @@ def _print_models(results: list[dict[str, Any]]) -> None:
                 number(result["orders"]),
                 *(time("tick_to_order", name) for name in ("p50", "p99", "p999")),
                 *(time("engine", name) for name in ("p50", "p99")),
-                time("features", "p50"),
             )
         )
     first = results[0]
-    typer.echo(
-        f"tick-to-order with the {first['backend']} backend at pace {first['pace']}; features: "
-        "their p50\n"
-    )
+    typer.echo(f"tick-to-order with the {first['backend']} backend at pace {first['pace']}\n")
     print_table(("model", *numbers), rows, right=numbers)
     for result in results:
         for note in result["notes"]:

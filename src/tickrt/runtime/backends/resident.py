@@ -45,8 +45,10 @@ def probe(targets: tuple[str, ...] = ()) -> Probe:
     here = ctypes.util.find_library("cuda") is not None
     runs = "" if here else f"no CUDA driver here (libcuda.so.1){_NEEDS}"
     if wrong := sorted(set(targets) - _TARGETS):
-        return Probe(runs, f"it builds for compute capability 9.0, not {', '.join(wrong)}")
-    return Probe(runs, "" if compiler()[0] else "no nvcc on the path: install the CUDA toolkit")
+        builds = f"it builds for compute capability 9.0, not {', '.join(wrong)}"
+    else:
+        builds = "" if compiler()[0] else "no nvcc on the path: install the CUDA toolkit"
+    return Probe(runs, builds, in_host=True)
 
 
 def opener() -> ResidentBuilder:
