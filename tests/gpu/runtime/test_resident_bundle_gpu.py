@@ -78,8 +78,7 @@ def test_a_bundle_runs_without_nvcc(
     facts, signals = run(desk, "lstm.bundle", "resident")
     np.testing.assert_allclose(signals, expected, rtol=1e-5, atol=1e-5)
     assert facts["row_memory"] == memory
-    assert facts["rows_compared"] == T + 32
-    assert facts["error_at_load"] < 1e-5
+    assert facts["parity_max_abs"] < 1e-5
 
 
 def test_a_kernel_that_answers_otherwise_is_refused(desk: Path) -> None:

@@ -16,10 +16,15 @@ from tickrt.engines.bundle.machine import Here
 from tickrt.engines.bundle.manifest import Manifest
 from tickrt.errors import FeatureMismatchError, IncompatibleError
 
-__all__ = ["check_here", "load_bundle"]
+__all__ = ["check_here", "load_bundle", "runs_in_host"]
 
 # Backends whose engines run in a host: only it calls CUDA, so it compares the GPU when it loads.
 _IN_HOSTS: Final = ("resident",)
+
+
+def runs_in_host(manifest: Manifest) -> bool:
+    """Whether the engines' GPU is compared by the host that loads them, not here."""
+    return manifest.builder.backend in _IN_HOSTS
 
 
 def _major(version: str) -> str:
@@ -46,7 +51,7 @@ def check_here(manifest: Manifest, where: str, here: Here | None = None) -> None
         IncompatibleError: library, version, operating system, GPU architecture or driver differ.
     """
     builder = manifest.builder
-    in_host = builder.backend in _IN_HOSTS
+    in_host = runs_in_host(manifest)
     for_gpu = bool(builder.gpu_arch) and not in_host
     here = here or Here.look([builder.library], with_gpus=for_gpu)
     differences = []

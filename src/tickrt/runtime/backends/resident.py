@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tickrt.host.parcel import Parcel
     from tickrt.program import StreamProgram
     from tickrt.runtime.backends.handle import Engine, RowRing
-    from tickrt.runtime.backends.mailbox.engine import ParityRows
+    from tickrt.runtime.backends.mailbox.engine import Parity
     from tickrt.runtime.backends.resident_bundle import ResidentBuilder
     from tickrt.runtime.model_source import Source
 
@@ -95,9 +95,7 @@ def parcel_of(where: str, built: Built, program: StreamProgram) -> Parcel:
     return Parcel(where, FORMAT, payloads, {"engines": {"full": PAYLOAD}})
 
 
-def _parcel(
-    source: Source, settings: SessionConfig, memory: str
-) -> tuple[Parcel, ParityRows | None]:
+def _parcel(source: Source, settings: SessionConfig, memory: str) -> tuple[Parcel, Parity | None]:
     """The kernel for that row memory: out of the bundle, with rows to compare, or made now."""
     from tickrt.engines.resident.compile import build
     from tickrt.engines.translate import stream_program

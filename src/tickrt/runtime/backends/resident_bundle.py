@@ -39,7 +39,7 @@ from tickrt.host.memory.registry import ORDINARY
 from tickrt.host.parcel import Parcel
 from tickrt.program import StreamProgram, from_bytes, to_bytes
 from tickrt.program.reference import Reference
-from tickrt.runtime.backends.mailbox.engine import ParityRows
+from tickrt.runtime.backends.mailbox.engine import Parity
 from tickrt.runtime.backends.mailbox.parcel import bundle_parcel
 from tickrt.runtime.backends.resident import kernel_bytes
 from tickrt.runtime.model_source import Source
@@ -208,7 +208,7 @@ class _Windows:
         return len(window)
 
 
-def parcel_from(source: Source, settings: SessionConfig, memory: str) -> tuple[Parcel, ParityRows]:
+def parcel_from(source: Source, settings: SessionConfig, memory: str) -> tuple[Parcel, Parity]:
     """What a bundle sends to its host, and the rows to compare before it starts.
 
     Args:
@@ -237,5 +237,8 @@ def parcel_from(source: Source, settings: SessionConfig, memory: str) -> tuple[P
         raise BundleError(f"{where}: {len(values)} numbers in {PARITY}: expected {count} rows")
     rows = values[: count * program.width].reshape(count, program.width)
     answers = values[count * program.width :].reshape(count, program.outputs)
-    parity = ParityRows(rows, answers, float(facts["tolerance"]))
-    return replace(parcel, facts={"engines": {"full": kernel}}), parity
+    return replace(parcel, facts={"engines": {"full": kernel}}), (
+        rows,
+        answers,
+        float(facts["tolerance"]),
+    )

@@ -1,7 +1,7 @@
 """An engine in a host process, as the loop has engines: a handle, facts, an error, an end.
 
 Entry points: `LoopSide` (the mailbox's memory and the context of the handle's functions),
-`MailboxEngine` (that with its host); `ParityRows`, which it has to answer first.
+`MailboxEngine` (that with its host).
 
 Limits: batch 1: one engine per stream, as the loop submits them.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,9 +24,10 @@ from tickrt.host.process import HostProcess
 from tickrt.runtime.backends.handle import RowRing
 from tickrt.runtime.backends.mailbox import kernels as k_
 
-__all__ = ["LoopSide", "MailboxEngine", "ParityRows", "slots_for"]
+__all__ = ["LoopSide", "MailboxEngine", "Parity", "slots_for"]
 
 _MIN_SLOTS = 256
+Parity = tuple[NDArray[np.float32], NDArray[np.float32], float]
 
 
 @cache
@@ -51,14 +52,6 @@ def _functions(direct: bool) -> tuple[CFunction, CFunction, CFunction, CFunction
 def slots_for(window: int) -> int:
     """Slots of a mailbox: room for the rows of two windows, which are sent without waiting."""
     return max(_MIN_SLOTS, 1 << (2 * window).bit_length())
-
-
-class ParityRows(NamedTuple):
-    """What a host has to answer before it starts, as `HostProcess.verify` takes it."""
-
-    rows: NDArray[np.float32]
-    expected: NDArray[np.float32]
-    tolerance: float
 
 
 class LoopSide:
@@ -147,14 +140,15 @@ class MailboxEngine:
         host: a host without an engine; it belongs to this object from now on.
         parcel: what the host loads.
         row_memory, direct: as for `LoopSide`.
-        parity: what it has to answer before it starts; None: nothing.
+        parity: rows, what is expected of them and a tolerance, as for `HostProcess.verify`; None:
+            nothing is compared.
 
     Attributes:
         shared: says why what its host shares with others fails; empty while it does not.
 
     Raises:
+        EngineError: its answers differ from what is expected.
         HostError: the host has failed; also whatever it refuses the parcel with.
-        EngineError: its answers to the parity rows are others.
     """
 
     def __init__(
@@ -166,19 +160,16 @@ class MailboxEngine:
         parcel: Parcel,
         row_memory: str = ORDINARY,
         direct: bool = False,
-        parity: ParityRows | None = None,
+        parity: Parity | None = None,
     ) -> None:
         self.backend, self._model, self.host = backend, model, host
         self.shared: Callable[[], str] = str
-        self._facts: dict[str, Any] = {}  # of the parity rows
         try:
             self.side = LoopSide(ring, model.n_outputs, row_memory, direct)
             try:
                 side = self.side
                 host.load(parcel, side.layout, (side.rows, side.host), side.box)
-                if parity is not None:
-                    worst = host.verify(*parity)
-                    self._facts = {"rows_compared": len(parity.rows), "error_at_load": worst}
+                self.max_error = None if parity is None else host.verify(*parity)
                 host.start()
             except BaseException:
                 host.close()  # before the memory that it looks at goes
@@ -193,15 +184,15 @@ class MailboxEngine:
         return self.side.handle()
 
     def describe(self) -> dict[str, Any]:
-        """Backend, interpreter, the model's digest, the kind of its row memory, its errors."""
-        return {
+        """Backend, interpreter, the model's digest, the kind of its row memory."""
+        checked = {} if self.max_error is None else {"parity_max_abs": self.max_error}
+        return checked | {
             "backend": self.backend,
             "version": f"Python {self.host.facts['python']}",
             "model": self._model.name,
             "model_sha256": self._model.sha256,
             "row_memory": self.side.rows.kind,
             "rows_dropped": self.side.column(k_.DROPPED),
-            **self._facts,
         }
 
     def error(self) -> str:
