@@ -71,7 +71,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args(arguments)
     gpus = read_gpus()
-    why = backends.probe("resident").runs or ("" if gpus.gpus else str(gpus.problem))
+    here = backends.probe("resident")
+    why = here.runs or here.builds or ("" if gpus.gpus else str(gpus.problem))
     if why:
         print(f"nothing to measure here: {why}")
         return 0

@@ -20,7 +20,7 @@ from __future__ import annotations
 import difflib
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any, Final
 
@@ -68,11 +68,14 @@ class Probe:
         runs: why it cannot run a model in the loop; empty where it can.
         builds: why it cannot build an engine (for the targets asked about); empty where it can.
         needs_model: False where it makes its signal without one: then a feature spec is enough.
+        in_host: it runs models in a process of its own, under the interpreter that
+            `engine_python` names.
     """
 
     runs: str = ""
     builds: str = ""
     needs_model: bool = True
+    in_host: bool = False
 
 
 def register(name: str, backend: object) -> None:
@@ -155,7 +158,7 @@ def probe(name: str, targets: tuple[str, ...] = ()) -> Probe:
     answer: Probe = asked(targets) if asked else Probe()
     runs = answer.runs if _function(name, "load") else answer.runs or "it only builds"
     builds = answer.builds if _function(name, "builder") else answer.builds or "it only runs models"
-    return Probe(runs, builds, answer.needs_model)
+    return replace(answer, runs=runs, builds=builds)
 
 
 def load(name: str, source: Any, ring: Any, settings: Any) -> Any:

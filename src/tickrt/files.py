@@ -48,8 +48,8 @@ def replacing(path: Path, mode: int = 0o666) -> Iterator[BinaryIO]:
         mode: permissions, less the process's mask.
 
     Raises:
-        OSError: as the file system gives it; then, as after any exception in the block, `path` is
-            as it was.
+        OSError: as the file system gives it, with a name; then, as after any exception in the
+            block, `path` is as it was.
     """
     temporary = _beside(path)
     handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode)
@@ -59,9 +59,11 @@ def replacing(path: Path, mode: int = 0o666) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(handle)
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)  # a full disk does not say which file it refuses
         raise
     sync_folder(path.parent)
 

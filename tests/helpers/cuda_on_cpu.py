@@ -24,6 +24,7 @@ __all__ = ["Emulated", "Stuck", "compile_kernel", "on_cpu"]
 
 HERE = Path(__file__).parent
 _SLOTS, _SPINS = 8, 20_000
+_STOP_SPINS = 1  # every look for a row is one for the word that says stop
 _SHARED = {
     r"extern __shared__ __align__\(16\) float near\[\];": (
         "float *near = gpu::block().shared.data();"
@@ -34,6 +35,7 @@ _SHARED = {
     r"__shared__ uint4 head;": "uint4 &head = gpu::block().head;",
     r'asm volatile\("fence[^\n]*;': "",
     r"spins > \d+u": f"spins > {_SPINS}u",
+    r"spins % \d+": f"spins % {_STOP_SPINS}",
 }
 
 
@@ -92,16 +94,22 @@ class Emulated:
         flags: list[int] | None = None,
         seed: int = 0,
         ahead: int = 1,
+        stop_within: int = 0,
     ) -> tuple[np.ndarray, list[int]]:
         """Rows float32 [n, F], numbered from `first`, through the kernel.
 
         Args:
             flags: of each row; None: an answer to each is wanted.
             ahead: rows that are sent before the first of them is taken.
+            stop_within: the kernel is told to stop when fewer words than that are missing in the
+                last row, which is on its way; 0: when all is done.
 
         Returns:
             outputs float32 [n, outputs], and the numbers that the answers bear: EMPTY_WORD where
-            there is none.
+            there is none. With `stop_within` only those of the rows that were taken.
+
+        Raises:
+            Stuck: threads wait for one another for ever, or one of them traps.
         """
         program, n = self.program, len(rows)
         numbers = first + np.arange(n)
@@ -114,7 +122,7 @@ class Emulated:
         kernel = self.kernel
         arrays = [kernel.starts, kernel.constants, kernel.weights]
         header = [kernel.blocks, THREADS, kernel.shared_bytes, _SLOTS, pieces, row_pieces, n]
-        header += [ahead, seed, *(len(a) for a in arrays), 0, 0, 0, 0]
+        header += [ahead, seed, *(len(a) for a in arrays), stop_within, 0, 0, 0]
         data = b"".join([np.array(header, np.int64).tobytes(), *(a.tobytes() for a in arrays)])
         done = subprocess.run(
             [self.executable],
@@ -127,9 +135,14 @@ class Emulated:
             raise Stuck(done.stderr.decode())
         assert done.returncode == 0, done.stderr.decode()[:2000]
         out = np.frombuffer(done.stdout, np.uint32)
-        answers = out[: n * pieces * 4].reshape(n, pieces, 4)
-        assert (out[n * pieces * 4 :] == codes.EMPTY_WORD).all()  # every slot is empty again
+        slots = _SLOTS * 4 * (row_pieces + 1)
+        answers = out[:-slots].reshape(-1, pieces, 4)
+        if not stop_within:
+            assert len(answers) == n
+            assert (out[-slots:] == codes.EMPTY_WORD).all()  # every slot is empty again
         for answer in answers:
             assert len(set(answer[:, 3].tolist())) == 1
-        values = np.ascontiguousarray(answers[:, :, :3]).reshape(n, -1)[:, : program.outputs]
+        values = np.ascontiguousarray(answers[:, :, :3]).reshape(len(answers), -1)[
+            :, : program.outputs
+        ]
         return np.ascontiguousarray(values).view(np.float32), answers[:, 0, 3].tolist()

@@ -2,7 +2,7 @@
 
 `parcel` makes what a host loads; the faults are facts: ``load_s``, ``out_of_memory``, ``chatter``
 (lines that each answer prints), ``stuck_at`` and ``broken_at`` (rows that never end, that raise),
-``needs`` (rows before the first answer) and ``nan_at``.
+``needs`` (rows before the first answer), ``nan_at`` and ``no_end`` (`finish` raises).
 """
 
 from __future__ import annotations
@@ -123,3 +123,5 @@ class SelfServing(WindowKernel):
     def finish(self) -> None:
         self.ending = True
         self.thread.join()
+        if self.facts.get("no_end"):
+            raise EngineError("the kernel does not stop")

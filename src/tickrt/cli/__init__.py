@@ -13,7 +13,7 @@ __all__ = ["main"]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``tickrt`` with `arguments` (None: the process's) and return its exit code.
 
-    SIGINT and SIGTERM end any command in order: 130 and 143.
+    SIGINT, SIGTERM and SIGHUP end any command in order: 130, 143 and 129.
     """
     from tickrt.interrupts import EXIT_BASE, Interrupted, handled
 

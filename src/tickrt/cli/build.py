@@ -38,8 +38,8 @@ def build(
     backend: Annotated[
         str,
         typer.Option(
-            help="auto: what this machine can run; or by name: onnxruntime, tensorrt, "
-            "tensorrt_rtx, or one that was added.",
+            help="auto: what this machine can run; or by name: onnxruntime, native, resident, "
+            "tensorrt, tensorrt_rtx, or one that was added.",
             autocompletion=complete_backend,
             rich_help_panel=_ENGINE,
         ),
@@ -47,7 +47,8 @@ def build(
     target: Annotated[
         list[str] | None,
         typer.Option(
-            help="GPU architecture, without a GPU: 7.5, 8.0, 8.6, 8.9, 12.x; repeat.",
+            help="GPU architecture, without a GPU: 7.5, 8.0, 8.6, 8.9, 12.x; 9.0 for resident; "
+            "repeat.",
             rich_help_panel=_ENGINE,
         ),
     ] = None,

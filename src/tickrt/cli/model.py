@@ -147,6 +147,8 @@ def program(
     from tickrt.models import find_model
     from tickrt.program.text import describe
 
+    if blocks is not None and not cuda:
+        raise ConfigError("--blocks: of the kernel that --cuda shows: name both")
     model = read_model(find_model(name).onnx)
     with working("translating", as_json):
         split = None if whole else plan(model, stateful=stateful)

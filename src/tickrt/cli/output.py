@@ -208,14 +208,29 @@ def _link(link: Path, target: str) -> None:
 
 
 def print_result(report: Report, out: Path, as_json: bool) -> None:
-    """Write `report` to `out` and print it: the table, or without its long lists as JSON."""
-    from tickrt.report.report import to_json, write_report
+    """Write `report` to `out` and print it: the table, or without its long lists as JSON.
 
-    json_path, html_path = write_report(report, out)
-    _LOG.info("wrote %s and %s", json_path, html_path)
+    Raises:
+        OSError: it could not be written, which names the file; it is printed all the same.
+    """
+    from tickrt.report.report import write_report
+
+    try:
+        paths = write_report(report, out)
+    except OSError:
+        _print_result(report, None, as_json)
+        raise
+    _LOG.info("wrote %s and %s", *paths)
+    _print_result(report, paths, as_json)
+
+
+def _print_result(report: Report, paths: tuple[Path, Path] | None, as_json: bool) -> None:
+    from tickrt.report.report import to_json
+
     if as_json:
         short = {key: value for key, value in to_json(report).items() if key not in _LONG}
-        print_json({**short, "report": str(json_path), "html": str(html_path)})
+        json_path, html_path = map(str, paths) if paths else (None, None)
+        print_json({**short, "report": json_path, "html": html_path})
         return
     from rich.console import Console
     from rich.text import Text
@@ -224,4 +239,5 @@ def print_result(report: Report, out: Path, as_json: bool) -> None:
 
     console = Console(highlight=False)
     print_report(report, console)
-    console.print(Text(f"\n  report: {html_path}", style="bold"), soft_wrap=True)
+    if paths is not None:
+        console.print(Text(f"\n  report: {paths[1]}", style="bold"), soft_wrap=True)

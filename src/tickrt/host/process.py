@@ -17,6 +17,7 @@ this process: its kernel ends it with the thread that started it.
 
 from __future__ import annotations
 
+import logging
 import os
 import select
 import subprocess
@@ -41,8 +42,11 @@ from tickrt.host.parcel import Parcel, pack
 
 __all__ = ["HostProcess", "Limits"]
 
+_LOG = logging.getLogger("tickrt.host")
 _LOOK_S = 0.25  # between two looks at the heart
 _LOG_BYTES, _LOG_MAX = 2000, 1 << 20
+_NOTICE_S = 3.0  # without a word from a process that was started
+_PYTHON = "engine_python has to name a Python interpreter, 3.9 or later, with NumPy"
 _GRACE_S = 1.0  # for a host that was aborted, or has ended, to be gone
 
 
@@ -56,7 +60,7 @@ class Limits:
         silence: its heart may stand still, while it serves.
     """
 
-    start: float = 60.0
+    start: float = 20.0
     request: float = 20.0
     load: float = 300.0
     silence: float = 10.0
@@ -185,12 +189,33 @@ class HostProcess:
                 "3.9 or later, with NumPy"
             ) from why
         try:
-            facts, _ = self._channel.receive(self._limits.start)
+            facts = self._first_word()
         except (TimeoutError, EOFError, HostError) as error:
-            raise self._lost(error) from error
+            lost = self._lost(error)
+            if self._python == sys.executable:
+                raise lost from error
+            raise HostError(f"{lost} ({_PYTHON})") from error
         if facts.get("protocol") != PROTOCOL:
             raise HostError(f"engine host ({self._python}): it speaks {facts}, not {PROTOCOL}")
         return facts
+
+    def _first_word(self) -> dict[str, Any]:
+        """What it says of itself; whoever waits long for it is told so."""
+        whole = self._limits.start
+        notice = min(_NOTICE_S, whole)
+        try:
+            return self._channel.receive(notice)[0]
+        except TimeoutError:
+            if notice >= whole:
+                raise
+            _LOG.warning(
+                "engine host (%s): it has said nothing for %g s: waiting up to %g s",
+                *(self._python, notice, whole),
+            )
+        try:
+            return self._channel.receive(whole - notice)[0]
+        except TimeoutError:
+            raise TimeoutError(f"nothing came for {whole:g} s") from None
 
     def _lost(self, error: Exception) -> HostError:
         """The host's end as an error, with what it wrote last."""

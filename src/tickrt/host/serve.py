@@ -93,8 +93,8 @@ class Server:
                 self._serve()
         except BaseException as error:  # the thread's end: nobody else would say so
             box.fail(f"{type(error).__name__}: {error}")
-            return
-        box.put(STATE, STOPPED)
+        else:
+            box.put(STATE, STOPPED)
         if box.get(ABORT):
             self._aborted()
 

@@ -70,6 +70,9 @@ def write_report(report: Report, folder: str | Path) -> tuple[Path, Path]:
 
     Returns:
         The two paths.
+
+    Raises:
+        OSError: one cannot be written, which names it; `report.json` is first, and stays.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

@@ -7,6 +7,7 @@ listens to one thing lies side by side (`state.Wiring`).
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -37,6 +38,8 @@ from tickrt.runtime.model_source import Source, load_source
 from tickrt.strategy.state import Mode, StrategyConfig, new_strategies
 
 __all__ = ["Assembly", "StrategySlot", "assemble"]
+
+_LOG = logging.getLogger("tickrt.session")
 
 
 @dataclass(frozen=True)
@@ -197,6 +200,11 @@ def _assemble(
     engine_stream = [stream_keys.index(key[:2]) for key in engine_keys]
     if config.stateful and not config.split:
         raise ConfigError("--stateful carries the states that the split has: drop --no-split")
+    if config.engine_python is not None and not backends.probe(config.backend).in_host:
+        _LOG.warning(
+            "engine_python = %s is not used: the %s backend runs models in this process",
+            *(config.engine_python, config.backend),
+        )
     loader = backends.prepare(config.backend, len(engine_keys), config)
     opened.append(loader)
     for key, k in zip(engine_keys, engine_stream, strict=True):

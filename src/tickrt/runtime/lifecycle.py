@@ -89,7 +89,7 @@ def run_to_end(
 ) -> Ended:
     """Run a compiled loop in a thread of its own until it ends.
 
-    SIGINT and SIGTERM stop the loop after the batch in hand.
+    SIGINT, SIGTERM and SIGHUP stop the loop after the batch in hand.
 
     Args:
         body: calls the loop; returns its code. It must not hold the GIL for long.

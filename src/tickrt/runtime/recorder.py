@@ -97,12 +97,15 @@ class Recorder:
         """Read what is left and stop; the loop has ended. A second call does nothing.
 
         Raises:
-            OSError: the records could not be kept: the disk is full.
+            OSError: the records could not be kept: the disk is full; names the folder.
         """
         self._ended.set()
         if self._thread.is_alive():
             self._thread.join()
         error, self.error = self.error, None
+        if isinstance(error, OSError) and error.filename is None:
+            folder = tempfile.gettempdir()
+            error.filename = f"{folder}: the run's records (TMPDIR names another folder)"
         if error is not None:
             raise error
 

@@ -3,7 +3,8 @@
 Entry point: ``Session(config).run(progress)`` → the `Report`.
 
 The hot thread holds no GIL; the calling thread only reads counters, every 50 ms, for the progress
-bar. SIGINT and SIGTERM stop the loop after the batch in hand; the report then covers what was done.
+bar. SIGINT, SIGTERM and SIGHUP stop the loop after the batch in hand; the report then covers what
+was done.
 """
 
 from __future__ import annotations

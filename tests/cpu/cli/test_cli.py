@@ -271,6 +271,43 @@ def test_bench_measures_the_spec_asked_for(tickrt: Tickrt, session: Path) -> Non
     assert results[0]["latency_us"]["tick_to_order"]["count"] == results[0]["orders"]
 
 
+@pytest.mark.parametrize("backend", ["onnxruntime", "reference"])
+def test_bench_pipeline_with_a_model(
+    backend: str, tickrt: Callable[..., Result], session: Path
+) -> None:
+    command = ["bench", "pipeline", "--data", session / "btc.npz", "--backend", backend]
+    command += ["--model", "light_lstm", "--repeat", "1"]
+    (result,) = tickrt(*command, "--json").json()
+    assert (result["model"], result["backend"]) == ("light_lstm", backend)
+    assert result["engine"]["backend"] == backend
+    assert result["faults"] == 0
+    assert result["orders"] > 100
+    assert result["latency_us"]["engine"]["count"] > 100
+    shown = tickrt(*command)
+    assert shown.code == 0
+    assert f"with the {backend} backend at pace max" in shown.out
+    assert "light_lstm" in shown.out
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--model", "light_lstm"], "--model: the null backend runs no model"),
+        (["--pace", "2x"], "--pace: the null backend runs no model"),
+        (["--backend", "native", "--spec", "light"], "--spec: a model has its own"),
+        (["--backend", "native", "--pace", "fast"], "--pace: expected max, realtime"),
+        (["--backend", "tensorrt"], "backend 'tensorrt' cannot run a model here"),
+        (["--backend", "nativ"], "did you mean native?"),
+    ],
+)
+def test_bench_pipeline_refuses_what_it_would_ignore(
+    options: list[str], words: str, tickrt: Callable[..., Result], session: Path
+) -> None:
+    done = tickrt("bench", "pipeline", "--data", session / "btc.npz", *options)
+    assert done.code == 2
+    assert words in " ".join(done.err.split())
+
+
 def test_the_errors_that_pydantic_finds_become_ours() -> None:
     from tickrt.cli.errors import validated
     from tickrt.config import SessionConfig

@@ -15,7 +15,7 @@ from helpers.pages import DOCS
 from helpers.programs import checked
 from helpers.programs import program as program_of
 from tickrt.cli.model import list_, program
-from tickrt.errors import ModelError
+from tickrt.errors import ConfigError, ModelError
 from tickrt.models import find_model
 from tickrt.models.architectures import zoo
 from tickrt.program.text import describe
@@ -43,6 +43,12 @@ def test_shows_the_split(model: str) -> None:
     assert text.startswith("program: model small.onnx, ")
     assert "10 rows × 4 in, 3 out; runs from row 10 on" in text
     assert "\nadvance: row seq's order is out" in text
+
+
+def test_blocks_are_those_of_a_kernel(model: str) -> None:
+    with pytest.raises(ConfigError, match="--blocks: of the kernel that --cuda shows"):
+        run(model, "--blocks", "2")
+    assert "__cluster_dims__(2, 1, 1)" in run(model, "--blocks", "2", "--cuda")
 
 
 def test_shows_the_whole_model(model: str) -> None:

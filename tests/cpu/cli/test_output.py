@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from helpers.commands import Result
-from helpers.sessions import market_file
+from helpers.full_disk import room
+from helpers.sessions import config, from_memory, market_file
 from tickrt.cli import output
 from tickrt.errors import ConfigError
+from tickrt.report.report import load_report, write_report
 
 Tickrt = Callable[..., Result]
 
@@ -127,3 +129,34 @@ def test_emit_prints_json_or_what_is_read(capsys: pytest.CaptureFixture[str]) ->
 def test_cells_of_a_table_are_never_markup(capsys: pytest.CaptureFixture[str]) -> None:
     output.print_table(("name", "n"), [("[bold]x[/bold]", "1")], right=("n",))
     assert "[bold]x[/bold]" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_full_disk_is_named_and_the_result_is_printed_all_the_same(
+    as_json: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with from_memory(config(tmp_path, market_file(tmp_path / "m.npz", 60))) as session:
+        report = session.run()
+    out = tmp_path / "out"
+    with room(1000), pytest.raises(OSError, match="File too large") as caught:
+        output.print_result(report, out, as_json)
+    assert caught.value.filename == str(out / "report.json")
+    assert list(out.iterdir()) == []
+    printed = capsys.readouterr().out
+    if as_json:
+        found = json.loads(printed)
+        assert (found["report"], found["html"], found["rows"]) == (None, None, 60)
+    else:
+        assert "tick-to-order" in printed.lower().replace("_", "-").replace(" to ", "-to-")
+
+
+def test_a_report_that_is_there_stays_when_its_page_finds_no_room(tmp_path: Path) -> None:
+    with from_memory(config(tmp_path, market_file(tmp_path / "m.npz", 60))) as session:
+        report = session.run()
+    json_path, html_path = write_report(report, tmp_path / "whole")
+    sizes = json_path.stat().st_size, html_path.stat().st_size
+    assert sizes[0] < sizes[1]
+    with room(sizes[0]), pytest.raises(OSError, match="File too large") as caught:
+        output.print_result(report, tmp_path / "part", as_json=True)
+    assert caught.value.filename == str(tmp_path / "part" / "report.html")
+    assert load_report(tmp_path / "part").rows == 60

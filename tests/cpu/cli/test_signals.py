@@ -1,13 +1,16 @@
-"""SIGINT and SIGTERM at any moment of a command: no crash, no traceback, a report of what ran."""
+"""SIGINT, SIGTERM and SIGHUP in a command: no crash, no traceback, a report of what ran."""
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pty
 import random
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -93,7 +96,7 @@ def test_a_signal_at_any_moment_ends_a_command_in_order(
     assert any(code in (130, 143) for code in codes)
 
 
-@pytest.mark.parametrize("signum", SIGNALS)
+@pytest.mark.parametrize("signum", [*SIGNALS, signal.SIGHUP])
 def test_the_report_covers_what_ran_until_the_signal(
     signum: signal.Signals, session_file: Path, tmp_path: Path
 ) -> None:
@@ -106,6 +109,52 @@ def test_the_report_covers_what_ran_until_the_signal(
     assert found["interrupted"] == signum.name
     assert 0 < found["events"] < 200_000
     assert any(note.startswith("interrupted by") for note in found["notes"])
+
+
+def on_terminal(arguments: Sequence[str]) -> tuple[subprocess.Popen[bytes], int]:
+    """A command on a terminal of its own, and that terminal's other end."""
+    ours, its = pty.openpty()
+
+    def take_it() -> None:
+        os.setsid()
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tickrt", *arguments],
+        stdin=its,
+        stdout=its,
+        stderr=its,
+        preexec_fn=take_it,
+    )
+    os.close(its)
+    return process, ours
+
+
+def test_a_terminal_that_is_closed_ends_a_run_with_its_report(
+    session_file: Path, tmp_path: Path
+) -> None:
+    process, terminal = on_terminal(commands(session_file, tmp_path / "out")["realtime"])
+    seen = b""
+    while b"events" not in seen:  # the bar: the loop runs
+        seen += os.read(terminal, 4096)
+    os.close(terminal)
+    assert process.wait(60) == 128 + signal.SIGHUP
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["interrupted"] == "SIGHUP"
+    assert (tmp_path / "out" / "report.html").is_file()
+
+
+def test_nohup_stays_nohup(session_file: Path, tmp_path: Path) -> None:
+    hang_up = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as a child has it from nohup
+    try:
+        process = start(commands(session_file, tmp_path / "out")["realtime"])
+    finally:
+        signal.signal(signal.SIGHUP, hang_up)
+    while not (tmp_path / "out").is_dir() and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGHUP)
+    time.sleep(0.5)
+    assert process.poll() is None
+    assert end(process, signal.SIGTERM) == 128 + signal.SIGTERM
 
 
 @pytest.mark.slow

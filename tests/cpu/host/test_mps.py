@@ -1,7 +1,6 @@
 """MPS: refused with the reason where it is not, started, shared and ended where it is.
 
-Its control program is a script here that keeps the protocol: ``-d`` starts a daemon in the
-background, commands come on standard input.
+Its control program is a script here (`helpers.mps_stand_in`).
 """
 
 from __future__ import annotations
@@ -15,45 +14,16 @@ from pathlib import Path
 
 import pytest
 
+from helpers.mps_stand_in import daemon_pid, install
 from tickrt.errors import ConfigError, HostError
-from tickrt.host import mps
 from tickrt.host.mps import MpsDaemon, share_gpu
 from tickrt.host.process import HostProcess
-
-FAKE = """#!/bin/sh
-pid="$CUDA_MPS_PIPE_DIRECTORY/nvidia-cuda-mps-control.pid"
-if [ "$1" = -d ]; then
-  [ -n "$FAKE_BROKEN" ] && { echo "no GPU for MPS"; exit 1; }
-  sleep 300 & echo $! >"$pid"
-  echo "Start" >"$CUDA_MPS_LOG_DIRECTORY/control.log"
-  exit 0
-fi
-while read -r line; do
-  echo "$line" >>"$FAKE_HEARD"
-  kill -0 "$(cat "$pid")" || { echo "Cannot find MPS control daemon process"; exit 1; }
-  [ "$line" = quit ] && kill "$(cat "$pid")"
-done
-exit 0
-"""
 
 
 @pytest.fixture
 def heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A file with what the control program was told."""
-    program = tmp_path / "bin" / mps.PROGRAM
-    program.parent.mkdir()
-    program.write_text(FAKE)
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr("tempfile.tempdir", None)
-    monkeypatch.setenv("FAKE_HEARD", str(tmp_path / "heard"))
-    return tmp_path / "heard"
-
-
-def daemon_pid(environment: dict[str, str]) -> int:
-    folder = Path(environment["CUDA_MPS_PIPE_DIRECTORY"])
-    return int((folder / f"{mps.PROGRAM}.pid").read_text())
+    return install(tmp_path, monkeypatch)
 
 
 def gone(pid: int, seconds: float = 10.0) -> bool:

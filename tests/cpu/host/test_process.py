@@ -24,6 +24,7 @@ from tickrt.errors import (
     HostError,
     IncompatibleError,
 )
+from tickrt.host import process
 from tickrt.host.kernels import reference
 from tickrt.host.mailbox import BEAT, GENERATION, GONE, STATE, STOPPED
 from tickrt.host.process import HostProcess, Limits
@@ -180,6 +181,16 @@ def test_abort_ends_it_without_a_question(running: Callable[..., Running]) -> No
     assert run.tick(2) == Code.ENGINE_FAILED
     with pytest.raises(HostError, match="was aborted"):
         run.host.stats()
+
+
+def test_abort_ends_one_whose_kernel_does_not_stop(running: Callable[..., Running]) -> None:
+    """A process that ends gives the GPU back, whatever its kernel does."""
+    run = running(format_="self", no_end=True)
+    assert run.tick(1) == Code.OK
+    run.host.abort()
+    assert until(lambda: dead(run.host.pid))
+    assert run.side.box.text == "EngineError: the kernel does not stop"
+    assert run.tick(2) == Code.ENGINE_FAILED
 
 
 def test_two_loads_and_unloads(running: Callable[..., Running]) -> None:
@@ -354,8 +365,8 @@ def test_it_outlives_the_thread_that_asked_for_it() -> None:
     [
         ("/no/such/python", ConfigError, "engine_python: /no/such/python: No such file"),
         ("/dev/null", ConfigError, "engine_python: /dev/null: Permission denied"),
-        ("/bin/false", HostError, "ended with status 1"),
-        ("/bin/ls", HostError, "ended with status 2: /bin/ls: "),
+        ("/bin/false", HostError, r"status 1 \(engine_python has to name a Python interpreter"),
+        ("/bin/ls", HostError, r"status 2: /bin/ls: (.|\n)*\(engine_python has to name a Python"),
     ],
 )
 def test_an_interpreter_that_is_none(python: str, kind: type[Exception], words: str) -> None:
@@ -381,6 +392,16 @@ def test_an_interpreter_that_says_nothing(tmp_path: Path) -> None:
     silent = script(tmp_path / "python", "echo 'waiting for a licence' >&2; exec sleep 60")
     with pytest.raises(HostError, match=r"nothing came for 0\.5 s: waiting for a licence"):
         HostProcess(silent, limits=Limits(start=0.5))
+
+
+def test_whoever_waits_long_for_an_interpreter_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    silent = script(tmp_path / "python", "exec sleep 60")
+    monkeypatch.setattr(process, "_NOTICE_S", 0.1)
+    with pytest.raises(HostError, match=r"nothing came for 0\.3 s \(engine_python has to name"):
+        HostProcess(silent, limits=Limits(start=0.3))
+    assert f"engine host ({silent}): it has said nothing for 0.1 s" in caplog.text
 
 
 def test_an_engine_is_one_request_away_from_a_bad_one() -> None:

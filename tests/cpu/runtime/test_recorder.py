@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import errno
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from helpers.full_disk import room
 from helpers.sessions import config, market_file, settings
 from tickrt.backtest.run import Backtest
 from tickrt.compile import codes
@@ -22,17 +21,6 @@ from tickrt.runtime.recorder import Recorder
 from tickrt.runtime.results import counter
 from tickrt.runtime.session import Session
 from tickrt.strategy.params import MakerParams
-
-
-@contextmanager
-def room(size: int) -> Iterator[None]:
-    """Files of at most `size` bytes: the kernel refuses what goes beyond, as on a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.fixture
@@ -50,6 +38,7 @@ def test_a_write_that_fails_is_raised_when_the_run_has_ended(
         with room(4096), pytest.raises(OSError, match="File too large") as caught:
             session.run()
         assert caught.value.errno == errno.EFBIG
+        assert str(caught.value.filename).startswith(f"{tempfile.gettempdir()}: the run's records")
         assert counter(session.assembly, "rows") == rows
         assert session.recorder.count(codes.RECORD_SIGNAL) == counter(session.assembly, "signals")
         with pytest.raises(ConfigError, match="were not kept"):

@@ -132,10 +132,12 @@ def _parity(
         return Parity(status="not run here", reason=why, tolerance=tolerance), {}
     why = opener.why_not_here(builder)
     if not why:
-        runs: dict[str, Run] = {e.info.role: opener.runner(e.data) for e in engines}
+        runs: dict[str, Run] = {e.info.role: opener.runner(e.made.data) for e in engines}
         # `advance` is for one stream: it has no batch, and is not part of the comparison.
         batch = largest_batch([e.info for e in engines if e.info.role != "advance"])
-        return engine_parity(parts, runs, windows, tolerance, data, batch), {}
+        figures = engine_parity(parts, runs, windows, tolerance, data, batch)
+        stand_in = next((e.made.stand_in for e in engines if e.made.stand_in), "")
+        return figures.model_copy(update={"reason": figures.reason or stand_in}), {}
     # The engine cannot run here, but the graph that it was built from can.
     graphs: dict[str, Run] = {}
     for engine in engines:
@@ -226,7 +228,9 @@ def build(
 def _payloads(
     engines: Sequence[BuiltEngine], parts: SplitGraphs, source: bytes
 ) -> dict[str, bytes]:
-    payloads = {engine.info.payload: engine.data for engine in engines}
+    payloads = {engine.info.payload: engine.made.data for engine in engines}
+    for engine in engines:
+        payloads.update(engine.made.more)
     if parts.result is not None and parts.result.bank:
         payloads[BANK] = bank_starts(parts.result)
     if source:
@@ -285,7 +289,7 @@ def _report(manifest: Manifest, engines: Sequence[BuiltEngine], seconds: float) 
             {
                 "role": info.role,
                 "format": info.format,
-                "bytes": len(engine.data),
+                "bytes": len(engine.made.data),
                 "layers_before": info.layers_before,
                 "layers_after": info.layers_after,
                 "precision": {kind: kinds.count(kind) for kind in sorted(set(kinds))},
@@ -303,7 +307,7 @@ def _report(manifest: Manifest, engines: Sequence[BuiltEngine], seconds: float) 
         "gates": manifest.gates,
         "reproducible": manifest.builder.reproducible,
         "seconds": round(seconds, 3),
-        "warnings": [text for engine in engines for text in engine.warnings],
+        "warnings": [text for engine in engines for text in engine.made.warnings],
     }
 
 

@@ -18,7 +18,7 @@ from tickrt.engines.build.build import SOURCE, engine_parity, largest_batch
 from tickrt.engines.build.lower import split_graphs
 from tickrt.engines.build.parity import windows_of
 from tickrt.engines.build.request import rebuild_request
-from tickrt.engines.bundle.compat import check_here
+from tickrt.engines.bundle.compat import check_here, runs_in_host
 from tickrt.engines.bundle.crypto import AesKey, PublicKey
 from tickrt.engines.bundle.format import Bundle, open_bundle
 from tickrt.engines.bundle.machine import Here
@@ -103,7 +103,9 @@ def verify(
         readable = not bundle.encrypted or key is not None
         try:
             check_here(bundle.manifest, str(path), here)
-            checks.append(Check("compatible with this machine", "ok"))
+            why = "but for the GPU: its host compares that when it loads"
+            why = why if runs_in_host(bundle.manifest) else ""
+            checks.append(Check("compatible with this machine", "ok", why))
         except IncompatibleError as error:
             checks.append(Check("compatible with this machine", "no", str(error)))
         if checks[2].result == "ok":
@@ -192,6 +194,8 @@ def verify_on_target(
     tolerance = manifest.parity.tolerance or 0.0
     batch = largest_batch([e for e in manifest.engines if e.role != "advance"])
     parity = engine_parity(parts, runs, windows, tolerance, data, batch)
+    if manifest.parity.status == "passed":  # what ran in place of the engines does so again
+        parity = parity.model_copy(update={"reason": parity.reason or manifest.parity.reason})
     return parity, manifest.model_copy(update={"parity": parity}), payloads
 
 

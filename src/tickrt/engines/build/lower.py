@@ -16,7 +16,7 @@ from onnx import ModelProto
 from tickrt.engines.build.parity import chain
 from tickrt.engines.build.request import BuildRequest
 from tickrt.engines.bundle.manifest import Calibration, EngineInfo
-from tickrt.engines.bundle.toolchain import EngineBuilder, EngineOrder, Phase
+from tickrt.engines.bundle.toolchain import EngineBuilder, EngineOrder, MadeEngine, Phase
 from tickrt.engines.graph.interface import Array, Feed, Run, TensorInfo
 from tickrt.engines.graph.load import model_kind, tensor_infos
 from tickrt.engines.graph.ort import OrtGraph
@@ -56,14 +56,13 @@ class SplitGraphs:
 
 @dataclass(frozen=True)
 class BuiltEngine:
-    """One built part: what the manifest says of it, its bytes, and the lowered graph."""
+    """One built part: what the manifest says of it, what the builder made, the lowered graph."""
 
     info: EngineInfo
-    data: bytes
+    made: MadeEngine
     lowered: ModelProto
     calibration: Calibration | None
     seconds: float
-    warnings: tuple[str, ...] = ()
 
 
 def split_graphs(model: ModelProto, request: BuildRequest, whole: bool = False) -> SplitGraphs:
@@ -254,9 +253,7 @@ def build_part(
         precision=lowered.layers,
     )
     spent = time.perf_counter() - started
-    return BuiltEngine(
-        info, engine.data, lowered.model, lowered.calibration, spent, engine.warnings
-    )
+    return BuiltEngine(info, engine, lowered.model, lowered.calibration, spent)
 
 
 def _phase_of(progress: Report | None, role: str) -> Phase | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from tickrt.backends import DEFAULT
 from tickrt.engines.bundle.crypto import AesKey, PublicKey
@@ -15,7 +16,15 @@ from tickrt.engines.bundle.machine import Here
 from tickrt.engines.bundle.manifest import Manifest
 from tickrt.errors import FeatureMismatchError, IncompatibleError
 
-__all__ = ["check_here", "load_bundle"]
+__all__ = ["check_here", "load_bundle", "runs_in_host"]
+
+# Backends whose engines run in a host: only it calls CUDA, so it compares the GPU when it loads.
+_IN_HOSTS: Final = ("resident",)
+
+
+def runs_in_host(manifest: Manifest) -> bool:
+    """Whether the engines' GPU is compared by the host that loads them, not here."""
+    return manifest.builder.backend in _IN_HOSTS
 
 
 def _major(version: str) -> str:
@@ -31,7 +40,7 @@ def _same_version(manifest: Manifest, have: str) -> bool:
 
 
 def check_here(manifest: Manifest, where: str, here: Here | None = None) -> None:
-    """Whether the bundle may run here.
+    """Whether the bundle may run here. An engine host's GPU is compared by the host, when it loads.
 
     Args:
         manifest: the bundle's.
@@ -42,7 +51,8 @@ def check_here(manifest: Manifest, where: str, here: Here | None = None) -> None
         IncompatibleError: library, version, operating system, GPU architecture or driver differ.
     """
     builder = manifest.builder
-    for_gpu = bool(builder.gpu_arch)
+    in_host = runs_in_host(manifest)
+    for_gpu = bool(builder.gpu_arch) and not in_host
     here = here or Here.look([builder.library], with_gpus=for_gpu)
     differences = []
     have = here.libraries.get(builder.library)
@@ -50,10 +60,10 @@ def check_here(manifest: Manifest, where: str, here: Here | None = None) -> None
         differences.append(("library", f"{builder.library} {builder.version}", "not installed"))
     elif not _same_version(manifest, have):
         differences.append((builder.library, builder.version, have))
-    target = ""
+    target = f" --backend {builder.backend}" if in_host else ""
+    if builder.gpu_arch and builder.platform != here.platform:
+        differences.append(("platform", builder.platform, here.platform))
     if for_gpu:
-        if builder.platform != here.platform:
-            differences.append(("platform", builder.platform, here.platform))
         first = here.gpus[0] if here.gpus else None
         if first is None or first.arch not in builder.gpu_arch:
             gpu = f"{first.arch} ({first.name})" if first else "no GPU"

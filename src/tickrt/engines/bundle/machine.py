@@ -71,7 +71,7 @@ def platform_name() -> str:
 
 def library_version(name: str) -> str | None:
     """The installed version, read without importing the library."""
-    if name == "native":  # what tickrt generates itself
+    if name in ("native", "resident"):  # what tickrt generates itself
         return __version__
     try:
         return importlib.metadata.version(name.replace("_", "-"))

@@ -6,7 +6,7 @@ Entry points: `EngineOpener` (checks and runs engines offline), `EngineBuilder` 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -54,13 +54,20 @@ class EngineOrder:
 
 @dataclass(frozen=True)
 class MadeEngine:
-    """A built engine: its bytes, and what the manifest says of it."""
+    """A built engine: its bytes, and what the manifest says of it.
+
+    Attributes:
+        more: further payloads of its bundle, by name.
+        stand_in: what `EngineOpener.runner` runs in its place, in words; empty: the engine itself.
+    """
 
     data: bytes
     layers_before: int
     layers_after: int | None
     profiles: tuple[Shapes, ...] = ()
     warnings: tuple[str, ...] = field(default=())
+    more: Mapping[str, bytes] = field(default_factory=dict)
+    stand_in: str = ""
 
 
 class EngineOpener(Protocol):

@@ -12,13 +12,12 @@ import numpy as np
 from tickrt import __version__
 from tickrt.engines.bundle.manifest import Builder
 from tickrt.engines.bundle.toolchain import EngineOrder, MadeEngine, Phase
-from tickrt.engines.graph.check import loop_model
 from tickrt.engines.graph.interface import Array, Feed, Run
 from tickrt.engines.native.compiler import why_not
 from tickrt.engines.native.package import pack, read, unpack
 from tickrt.engines.native.prepared import Prepared, prepare
 from tickrt.engines.native.source import count_operations
-from tickrt.engines.split.plan import plan
+from tickrt.engines.translate.ordered import ordered
 from tickrt.errors import BuildError, BundleError
 
 __all__ = ["NativeBuilder"]
@@ -51,15 +50,10 @@ class NativeBuilder:
         """
         if why := why_not():
             raise BuildError(f"--backend native: {why}")
-        model = loop_model(order.data, "the model")
-        split = plan(model, stateful=order.stateful) if order.split else None
-        if order.stateful and (split is None or not split.usable):
-            why = "--no-split" if split is None else split.why_not
-            raise BuildError(f"--stateful: it cannot run with carried state: {why}")
-        used = split if split is not None and split.usable else None
-        prepared = prepare(model, used)
+        model, split = ordered(order)
+        prepared = prepare(model, split)
         operations = count_operations(prepared.kernel.native.original)
-        return MadeEngine(pack(prepared, used), len(order.model.graph.node), operations)
+        return MadeEngine(pack(prepared, split), len(order.model.graph.node), operations)
 
     def check(self, data: bytes) -> tuple[str, str]:
         """Whether it can be read; nothing of it is executed."""

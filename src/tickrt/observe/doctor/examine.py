@@ -108,7 +108,7 @@ def _gpu_checks(
             "NVIDIA GPU",
             lambda: ok(
                 "none: no card, no driver's files, nothing by NVML",
-                "engines run on the CPU; clocks, power, PCIe, MPS, Vulkan, GDRCopy do not matter",
+                "engines run on the CPU; clocks, power, PCIe, MPS, Vulkan do not matter",
             ),
         )
         return

@@ -107,7 +107,11 @@ def mps(tree: Tree) -> Outcome:
     )
 
 
-def _vulkan(tree: Tree) -> tuple[str, bool]:
+_HOST_MEMORY = "rows reach the GPU through host memory: about 0.4 µs more a tick"
+
+
+def vulkan(tree: Tree) -> Outcome:
+    """Whether the loop can write into the GPU's memory."""
     loader = tree.library("libvulkan.so.1*")
     icds = [
         path
@@ -115,37 +119,17 @@ def _vulkan(tree: Tree) -> tuple[str, bool]:
         for path in tree.find(f"{folder}/*nvidia*.json")
     ]
     read = f"loader {loader or 'not found'}, NVIDIA's driver {icds[0] if icds else 'not found'}"
-    return read, bool(loader and icds)
-
-
-def _gdrcopy(tree: Tree) -> tuple[str, bool]:
-    library, device = tree.library("libgdrapi.so*"), tree.has("/dev/gdrdrv")
-    read = f"library {library or 'not found'}, /dev/gdrdrv {'there' if device else 'not there'}"
-    return read, bool(library and device)
-
-
-_HOST_MEMORY = "rows reach the GPU through host memory: about 0.4 µs more a tick"
-
-
-def vulkan(tree: Tree) -> Outcome:
-    """Whether the loop can write into the GPU's memory, the best way."""
-    read, whole = _vulkan(tree)
-    if whole:
+    if loader and icds:
         return ok(read)
-    if _gdrcopy(tree)[1]:
-        return ok(read, "GDRCopy does the same")
     fix = "apt install libvulkan1 and the driver's libnvidia-gl-…; NVIDIA_DRIVER_CAPABILITIES=all"
     return costs(read, _HOST_MEMORY, f"{fix} for a container")
 
 
 def gdrcopy(tree: Tree) -> Outcome:
-    """Whether the loop can write into the GPU's memory, the second way."""
-    read, whole = _gdrcopy(tree)
-    if whole:
-        return ok(read)
-    if _vulkan(tree)[1]:
-        return ok(read, "not needed: Vulkan does the same")
-    return costs(read, _HOST_MEMORY, "install Vulkan (above), or GDRCopy and its kernel module")
+    """What there is of it; nothing uses it: only the process that runs CUDA could map memory."""
+    library, device = tree.library("libgdrapi.so*"), tree.has("/dev/gdrdrv")
+    read = f"library {library or 'not found'}, /dev/gdrdrv {'there' if device else 'not there'}"
+    return ok(read, "not used: it maps memory for the process that runs CUDA alone; Vulkan is")
 
 
 def link(tree: Tree, bus: str) -> Outcome:

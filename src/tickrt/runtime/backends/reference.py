@@ -29,7 +29,8 @@ def probe(targets: tuple[str, ...] = ()) -> Probe:
     """It runs where processes share memory as `host.mailbox` needs it."""
     here = (sys.platform, platform.machine())
     fits = here == ("linux", "x86_64")
-    return Probe(runs="" if fits else f"its mailbox needs Linux on x86-64, this is {here}")
+    why = "" if fits else f"its mailbox needs Linux on x86-64, this is {here}"
+    return Probe(runs=why, in_host=True)
 
 
 def load(source: Source, ring: RowRing, settings: SessionConfig) -> Engine:

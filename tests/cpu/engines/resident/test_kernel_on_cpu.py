@@ -252,3 +252,33 @@ def test_a_barrier_that_is_missing_shows(pattern: str, which: int, tmp_path: Pat
     except Stuck:
         worst = float("inf")
     assert worst > 100 * LIMIT
+
+
+@pytest.mark.parametrize("mode", ["bank", "pre"])
+def test_many_rows_of_nan_are_over_when_they_have_left_the_window(
+    mode: str, tmp_path: Path
+) -> None:
+    model = checked(MODELS["lstm-1"]())
+    made = program(model, mode)
+    assert made is not None
+    window, rows = model.window, rows_for(model, 4 * model.window)
+    rows[window : 2 * window + 3] = np.nan
+    running = compile_kernel(generate(made, 2), made, tmp_path)
+    found, _ = running.run(rows)
+    outputs, answered = expected(made, rows)
+    assert np.isnan(found[window : 3 * window + 2]).all()
+    assert np.isfinite(found[3 * window + 2 :]).all()
+    np.testing.assert_allclose(found[answered], outputs[answered], atol=LIMIT)
+
+
+@pytest.mark.xfail(raises=Stuck, strict=True, reason="blocks decide by themselves whether to stop")
+@pytest.mark.parametrize(("one_poller", "words"), [(False, 30), (True, 1)])
+def test_a_stop_that_meets_a_row_on_its_way(one_poller: bool, words: int, tmp_path: Path) -> None:
+    """Every block takes the row, or none does: none waits for one that has gone."""
+    made = program(checked(zoo.recurrent("LSTM", 1, 101, 4, 145)), "bank")
+    assert made is not None
+    running = compile_kernel(generate(made, 2, one_poller=one_poller), made, tmp_path)
+    rows = some(made, 3)
+    for seed in range(8):
+        _, numbers = running.run(rows, seed=seed, stop_within=words)
+        assert numbers in ([i | ANSWER_REFUSED for i in (1, 2, 3)[:n]] for n in (2, 3))

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -206,3 +207,15 @@ def test_an_interpreter_that_is_none_is_refused_by_its_setting(tmp_path: Path) -
     made = config(tmp_path, data, backend="reference", engine_python="/no/such/python")
     with pytest.raises(ConfigError, match="engine_python: /no/such/python"):
         Session(made)
+
+
+def test_an_interpreter_that_nothing_needs_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = market_file(tmp_path / "m.npz", 30)
+    given = {"engine_python": sys.executable}
+    Session(config(tmp_path, data, backend="reference", **given)).close()
+    assert "engine_python" not in caplog.text
+    Session(config(tmp_path, data, backend="onnxruntime", **given)).close()
+    words = "is not used: the onnxruntime backend runs models in this process"
+    assert f"engine_python = {sys.executable} {words}" in caplog.text

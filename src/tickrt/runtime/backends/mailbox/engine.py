@@ -8,6 +8,7 @@ Limits: batch 1: one engine per stream, as the loop submits them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -23,9 +24,10 @@ from tickrt.host.process import HostProcess
 from tickrt.runtime.backends.handle import RowRing
 from tickrt.runtime.backends.mailbox import kernels as k_
 
-__all__ = ["LoopSide", "MailboxEngine", "slots_for"]
+__all__ = ["LoopSide", "MailboxEngine", "Parity", "slots_for"]
 
 _MIN_SLOTS = 256
+Parity = tuple[NDArray[np.float32], NDArray[np.float32], float]
 
 
 @cache
@@ -138,8 +140,14 @@ class MailboxEngine:
         host: a host without an engine; it belongs to this object from now on.
         parcel: what the host loads.
         row_memory, direct: as for `LoopSide`.
+        parity: rows, what is expected of them and a tolerance, as for `HostProcess.verify`; None:
+            nothing is compared.
+
+    Attributes:
+        shared: says why what its host shares with others fails; empty while it does not.
 
     Raises:
+        EngineError: its answers differ from what is expected.
         HostError: the host has failed; also whatever it refuses the parcel with.
     """
 
@@ -152,13 +160,16 @@ class MailboxEngine:
         parcel: Parcel,
         row_memory: str = ORDINARY,
         direct: bool = False,
+        parity: Parity | None = None,
     ) -> None:
         self.backend, self._model, self.host = backend, model, host
+        self.shared: Callable[[], str] = str
         try:
             self.side = LoopSide(ring, model.n_outputs, row_memory, direct)
             try:
                 side = self.side
                 host.load(parcel, side.layout, (side.rows, side.host), side.box)
+                self.max_error = None if parity is None else host.verify(*parity)
                 host.start()
             except BaseException:
                 host.close()  # before the memory that it looks at goes
@@ -174,7 +185,8 @@ class MailboxEngine:
 
     def describe(self) -> dict[str, Any]:
         """Backend, interpreter, the model's digest, the kind of its row memory."""
-        return {
+        checked = {} if self.max_error is None else {"parity_max_abs": self.max_error}
+        return checked | {
             "backend": self.backend,
             "version": f"Python {self.host.facts['python']}",
             "model": self._model.name,
@@ -185,6 +197,9 @@ class MailboxEngine:
 
     def error(self) -> str:
         """Why the host is gone, or what it said last; an empty string where all is well."""
+        return "; ".join(filter(None, (self._own_error(), self.shared())))
+
+    def _own_error(self) -> str:
         if self.host.why:
             return ": ".join(filter(None, (f"its host {self.host.why}", self.host.log())))
         if dropped := self.side.column(k_.DROPPED):
