@@ -9,7 +9,7 @@ The echo is measured before the others are opened: two hosts on one GPU would ta
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -61,12 +61,25 @@ def check_names(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(name for name in dict.fromkeys(names) if name not in FLOORS)
 
 
-def kernel_feed(model: LoopModel, program: StreamProgram, built: Built, memory: str) -> Feed:
+def kernel_feed(
+    model: LoopModel,
+    program: StreamProgram,
+    built: Built,
+    memory: str,
+    *,
+    core: int | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Feed:
     """A resident kernel of `program`, in a host of its own, its rows in that kind of memory.
+
+    Args:
+        core: of the thread that will feed it; the host keeps away from it.
+        environment: of the host (`host.mps`).
 
     Raises:
         TickrtError: the host does not start, or the GPU refuses the kernel; says why.
     """
+    from tickrt.host.cores import cores_beside
     from tickrt.host.process import HostProcess
     from tickrt.runtime.backends.mailbox.engine import MailboxEngine
     from tickrt.runtime.backends.resident import parcel_of
@@ -74,7 +87,8 @@ def kernel_feed(model: LoopModel, program: StreamProgram, built: Built, memory: 
     parcel = parcel_of(model.name, built, program)
 
     def make(ring: RowRing) -> Engine:
-        return MailboxEngine("resident", model, ring, HostProcess(), parcel, memory, direct=True)
+        host = HostProcess(environment=environment, cores=cores_beside(core))
+        return MailboxEngine("resident", model, ring, host, parcel, memory, direct=True)
 
     return Feed(program.window, program.width, make)
 

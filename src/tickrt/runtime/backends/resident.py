@@ -71,6 +71,7 @@ class _Loader:
         """The model in a host process of its own. Raises as `load`."""
         from tickrt.engines.resident.compile import build
         from tickrt.engines.translate import stream_program
+        from tickrt.host.cores import cores_beside
         from tickrt.host.memory.registry import AUTO, ORDINARY, choose
         from tickrt.host.process import HostProcess
         from tickrt.runtime.backends.mailbox.engine import MailboxEngine
@@ -81,7 +82,11 @@ class _Loader:
         memory = choose(AUTO)
         built = build(program, one_poller=memory == ORDINARY)
         parcel = parcel_of(str(source.path), built, program)
-        host = HostProcess(settings.engine_python or "", environment=self._sharing.environment())
+        host = HostProcess(
+            settings.engine_python or "",
+            environment=self._sharing.environment(),
+            cores=cores_beside(settings.pin_cpu),
+        )
         return MailboxEngine(_NAME, source.model, ring, host, parcel, memory, direct=True)
 
     def close(self) -> None:
