@@ -12,7 +12,8 @@ mailbox (`GONE`), where the loop's handle finds it. It also ends a host whose he
 
 Invariants: no request waits longer than its timeout; a host that does not answer, or was asked by
 somebody who was interrupted, is killed, since nobody knows what it is doing. A host never outlives
-this process: its kernel ends it with the thread that started it.
+this process: its kernel ends it with the thread that started it. Neither a host nor the thread that
+watches it runs on the loop's core (`cores`), even if the thread that made it is pinned there.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -35,6 +36,7 @@ from numpy.typing import NDArray
 
 from tickrt.environment import for_child
 from tickrt.errors import ConfigError, HostError, TickrtError
+from tickrt.host.cores import cores_beside, process_cores
 from tickrt.host.mailbox import ABORT, BEAT, GONE, SERVING, STATE, Layout, Mailbox
 from tickrt.host.memory.registry import Allocated
 from tickrt.host.messages import PROTOCOL, Channel, channels, error_from_wire, sealed
@@ -66,6 +68,14 @@ class Limits:
     silence: float = 10.0
 
 
+def _allowed(cores: Collection[int]) -> frozenset[int]:
+    """Those of `cores` that there are for us."""
+    ours = process_cores()
+    if not (found := ours.intersection(cores)):
+        raise ConfigError(f"engine host: cores: {sorted(cores)}: choose from {sorted(ours)}")
+    return found
+
+
 class HostProcess:
     """One host.
 
@@ -74,13 +84,14 @@ class HostProcess:
         kernels: further kernels, by format (`kernels.registry.Kernels`).
         environment: variables that it gets besides ours.
         limits: how long things may take.
+        cores: that it may run on; None: all but that of a pinned caller (`cores.cores_beside`).
 
     Attributes:
         facts: what it said of itself: ``python``, ``numpy``, ``formats``.
         pid: its process.
 
     Raises:
-        ConfigError: `python` is no interpreter.
+        ConfigError: `python` is no interpreter, or the process may use none of `cores`.
         HostError: the process ended before it said what it is, or did not say so in time.
     """
 
@@ -91,9 +102,11 @@ class HostProcess:
         kernels: Mapping[str, str] | None = None,
         environment: Mapping[str, str] | None = None,
         limits: Limits | None = None,
+        cores: Collection[int] | None = None,
     ) -> None:
         self._python = python or sys.executable
         self._limits = limits or Limits()
+        self._cores = cores_beside() if cores is None else _allowed(cores)
         self._lock = threading.Lock()  # one request at a time
         self._box: Mailbox | None = None
         self._asked, self._why = 0, ""
@@ -138,6 +151,7 @@ class HostProcess:
     def _live(self, command: list[str], fd: int, variables: dict[str, str]) -> None:
         """The thread: start the process, watch it, say that it has ended."""
         try:
+            os.sched_setaffinity(0, self._cores)  # of this thread, and so of what it starts
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,

@@ -70,7 +70,7 @@ def measure(folder: Path, backend: str) -> dict[str, int]:
     return found
 
 
-@pytest.mark.parametrize("backend", ["null", "native"])
+@pytest.mark.parametrize("backend", ["null", "native", "reference"])
 def test_the_loop_does_not_allocate(backend: str, tmp_path: Path) -> None:
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None or not sys.platform.startswith("linux"):

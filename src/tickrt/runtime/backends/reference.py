@@ -42,11 +42,12 @@ def load(source: Source, ring: RowRing, settings: SessionConfig) -> Engine:
         ModelError: an operator cannot be translated.
         HostError: the process does not start.
     """
+    from tickrt.host.cores import cores_beside
     from tickrt.host.process import HostProcess
     from tickrt.runtime.backends.mailbox.engine import MailboxEngine
 
     parcel = _parcel(source, settings)
-    host = HostProcess(settings.engine_python or "")
+    host = HostProcess(settings.engine_python or "", cores=cores_beside(settings.pin_cpu))
     return MailboxEngine(_NAME, source.model, ring, host, parcel)
 
 
