@@ -29,6 +29,7 @@ class BuildRequest:
     Attributes:
         backend: ``auto``, or a name of `tickrt.backends`.
         targets: GPU architectures to build for ahead of time; empty: this machine's.
+        engine_python: the interpreter that has the builder's library; empty: ours.
         fp32_layers: layers that stay in float32 (groups, operators, globs on names).
         method, samples: calibration of int8 and fp8.
         profiles: ``input=min:opt:max`` texts, one for each profile.
@@ -48,6 +49,7 @@ class BuildRequest:
     name: str = ""
     backend: str = backends.AUTO
     targets: tuple[str, ...] = ()
+    engine_python: str = ""
     precision: Precision = "fp32"
     fp32_layers: tuple[str, ...] = DEFAULT_FP32_LAYERS
     method: Method = "minmax"
@@ -76,18 +78,26 @@ def choose_backend(request: BuildRequest) -> EngineBuilder:
     can build here, for the targets named: a TensorRT where there is a GPU or a target, else ONNX
     Runtime, which every machine can run.
 
+    An interpreter that is named leaves those that build there.
+
     Raises:
         BuildError: what the backend needs is not installed, or none can build for the targets.
-        ConfigError: there is no such backend, or targets are out of place.
+        ConfigError: there is no such backend, or targets or the interpreter are out of place.
     """
+    python = request.engine_python
     if request.backend != backends.AUTO:
-        named: EngineBuilder = backends.builder(request.backend, request.targets)
+        named: EngineBuilder = backends.builder(request.backend, request.targets, python)
         return named
     reasons = []
     for name in backends.names():
-        why = backends.probe(name, request.targets).builds
+        if python and hasattr(backends.find(name), "under"):
+            why = backends.under(name, python).probe(request.targets).builds
+        elif python:
+            continue
+        else:
+            why = backends.probe(name, request.targets).builds
         if not why:
-            chosen: EngineBuilder = backends.builder(name, request.targets)
+            chosen: EngineBuilder = backends.builder(name, request.targets, python)
             return chosen
         reasons.append(f"{name}: {why}")
     raise BuildError(f"{request.model}: no backend can build it here: {'; '.join(reasons)}")

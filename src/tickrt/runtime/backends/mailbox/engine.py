@@ -26,6 +26,7 @@ from tickrt.runtime.backends.mailbox import kernels as k_
 __all__ = ["LoopSide", "MailboxEngine", "slots_for"]
 
 _MIN_SLOTS = 256
+Parity = tuple[NDArray[np.float32], NDArray[np.float32], float]
 
 
 @cache
@@ -138,8 +139,11 @@ class MailboxEngine:
         host: a host without an engine; it belongs to this object from now on.
         parcel: what the host loads.
         row_memory, direct: as for `LoopSide`.
+        parity: rows, what is expected of them and a tolerance, as for `HostProcess.verify`; None:
+            nothing is compared.
 
     Raises:
+        EngineError: its answers differ from what is expected.
         HostError: the host has failed; also whatever it refuses the parcel with.
     """
 
@@ -152,6 +156,7 @@ class MailboxEngine:
         parcel: Parcel,
         row_memory: str = ORDINARY,
         direct: bool = False,
+        parity: Parity | None = None,
     ) -> None:
         self.backend, self._model, self.host = backend, model, host
         try:
@@ -159,6 +164,7 @@ class MailboxEngine:
             try:
                 side = self.side
                 host.load(parcel, side.layout, (side.rows, side.host), side.box)
+                self.max_error = None if parity is None else host.verify(*parity)
                 host.start()
             except BaseException:
                 host.close()  # before the memory that it looks at goes
@@ -174,7 +180,8 @@ class MailboxEngine:
 
     def describe(self) -> dict[str, Any]:
         """Backend, interpreter, the model's digest, the kind of its row memory."""
-        return {
+        checked = {} if self.max_error is None else {"parity_max_abs": self.max_error}
+        return checked | {
             "backend": self.backend,
             "version": f"Python {self.host.facts['python']}",
             "model": self._model.name,
