@@ -1,4 +1,4 @@
-"""The host's TensorRT kernel against a driver and bindings that stand in: what is refused, and when.
+"""The host's TensorRT kernel on a driver and bindings that stand in: what is refused, and when.
 
 The stand-ins run the plans (with ONNX Runtime) on the very addresses that the kernel bound, so that
 a buffer that is not where it should be gives a wrong answer here.

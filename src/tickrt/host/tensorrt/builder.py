@@ -266,8 +266,8 @@ def _save_cache(library: Library, config: Any, path: str) -> str:
         with open(beside, "wb") as file:
             file.write(bytes(timing_cache.serialize()))
         os.replace(beside, path)
-    except OSError as error:  # the next build measures again, nothing else
-        return f"the timing cache {path} is not kept: {error.strerror}"
+    except OSError as problem:  # the next build measures again, nothing else
+        return f"the timing cache {path} is not kept: {problem.strerror}"
     return ""
 
 
