@@ -60,6 +60,7 @@ class Empty(Echo):
         self._device = open_device()
         self._memory = Memory(self._device)
         self._answer = Answer(self._device, self._memory, 3)
+        self._device.settle()
         self._graph = self._device.record(self._answer.launch)
         self._graph.upload()
 

@@ -417,6 +417,10 @@ class Device:
             raise CudaError(f"the kernel ended: {self._driver.reason(code)}")
         return code == 0
 
+    def settle(self) -> None:
+        """Wait for everything on the GPU: what is filled or uploaded is there for every stream."""
+        self._driver.call("cuCtxSynchronize")
+
     def wait(self) -> None:
         """Wait for everything that was launched."""
         self._driver.call("cuStreamSynchronize", self._stream)

@@ -101,4 +101,5 @@ CALL(cuGraphDestroy, (void *graph), free(graph); held[5]--)
 int cuDriverGetVersion(int *out) { *out = 13000; return OK; }
 int cuDeviceGetCount(int *out) { *out = 1; return OK; }
 CALL(cuStreamQuery, (void *stream), (void)stream; if (getenv("STUB_BUSY")) return BUSY)
+CALL(cuCtxSynchronize, (void), (void)0)
 CALL(cuStreamSynchronize, (void *stream), (void)stream)

@@ -37,6 +37,7 @@ def use(device):
     pinned, back = device.pinned(64), np.zeros(16, np.float32)
     pinned.view[:] = 5
     target = device.allocate(64)
+    device.settle()
     def work():
         device.copy_in(target, pinned.address, 64)
         device.copy_within(target, target, 64)

@@ -212,9 +212,7 @@ def test_out_of_memory_is_an_answer(running: Callable[..., Running]) -> None:
 def test_a_format_without_a_kernel() -> None:
     with HostProcess() as host, pytest.raises(IncompatibleError) as caught:
         host.warm("tensorrt_9")
-    assert "no kernel runs engines of the format 'tensorrt_9'; there are onnx" in str(
-        caught.value
-    )
+    assert "no kernel runs engines of the format 'tensorrt_9'; there are onnx" in str(caught.value)
 
 
 def test_a_kernel_that_cannot_be_imported() -> None:

@@ -1,6 +1,6 @@
 """Operators that a parser lacks, written out as the functions that ONNX defines for them.
 
-Entry points: `operators` (what a graph needs), `expand`.
+Entry points: `operators` (what a graph needs), `with_shapes`, `expand`.
 
 Known limits: operators of the default domain that have a function body; others stay as they are,
 and the parser says what it makes of them.
@@ -8,19 +8,34 @@ and the parser says what it makes of them.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import onnx
 from onnx import ModelProto, helper, inliner, shape_inference
 
 from tickrt.engines.graph.load import name_nodes, opset_of
+from tickrt.engines.graph.ort import folded
 
-__all__ = ["expand", "operators"]
+__all__ = ["expand", "operators", "with_shapes"]
 
 
 def operators(model: ModelProto) -> tuple[str, ...]:
     """The operators of the default domain in a graph, each once."""
     return tuple(sorted({node.op_type for node in model.graph.node if not node.domain}))
+
+
+def with_shapes(model: ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> ModelProto:
+    """A copy whose inputs have these shapes; what follows from the old ones is forgotten."""
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    for value in copy.graph.input:
+        if value.name in shapes:
+            kind = value.type.tensor_type.elem_type
+            value.CopyFrom(helper.make_tensor_value_info(value.name, kind, shapes[value.name]))
+    del copy.graph.value_info[:]
+    for value in copy.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    return shape_inference.infer_shapes(copy)
 
 
 def _has_body(operator: str, opset: int) -> bool:
@@ -43,10 +58,14 @@ def _typed(model: ModelProto) -> ModelProto:
 
 
 def expand(model: ModelProto, lacking: Collection[str]) -> ModelProto:
-    """`model` with the operators `lacking` written out, where ONNX says how.
+    """`model` with the operators `lacking` written out, where ONNX says how. What the bodies work
+    out from shapes that are fixed is worked out here: it is what parsers understand least.
 
     Returns:
         the same graph where there is nothing to write out.
+
+    Raises:
+        ModelError: what was written out cannot be read back.
     """
     opset = opset_of(model)
     wanted = [name for name in operators(model) if name in lacking and _has_body(name, opset)]
@@ -56,4 +75,4 @@ def expand(model: ModelProto, lacking: Collection[str]) -> ModelProto:
         _typed(model), [("", name) for name in wanted], inline_schema_functions=True
     )
     del expanded.graph.value_info[:]
-    return name_nodes(expanded)
+    return name_nodes(folded(expanded))

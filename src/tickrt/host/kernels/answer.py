@@ -25,7 +25,7 @@ from tickrt.host.cuda import CudaError, Device, Pinned
 
 __all__ = ["Answer", "Memory", "wait_for"]
 
-_LOOKS = 500  # at the stamp between two looks at the GPU's state
+_LOOKS = 2000  # at the stamp between two looks at the GPU's state
 _ANSWER_S = 5.0
 _THREADS = 32  # of the kernel that hands the outputs over
 _VALUES = 64  # bytes from the stamp to the outputs

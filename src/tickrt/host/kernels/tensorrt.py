@@ -112,6 +112,7 @@ class PlanGraphs:
             (e.name, memory.upload(values.astype(self._dtype(e.name))), self._size(e.name, e.shape))
             for e, values in zip(facts.bank, starts)
         ]
+        self._device.settle()
 
     def _size(self, name: str, shape: tuple[int, ...]) -> int:
         return int(np.prod(shape)) * int(self._dtype(name).itemsize)

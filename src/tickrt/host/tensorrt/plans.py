@@ -171,6 +171,7 @@ class PlanRunner:
                 memory.append(device.allocate(results[name].nbytes))
                 addresses[name] = memory[-1]
                 plan.bind(name, memory[-1])
+            device.settle()
             plan.enqueue(device.stream)
             device.wait()
             for name, array in results.items():

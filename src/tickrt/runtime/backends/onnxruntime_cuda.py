@@ -6,7 +6,6 @@ interpreter that has ``onnxruntime-gpu``: ours, or the one that ``engine_python`
 
 from __future__ import annotations
 
-import ctypes.util
 from typing import TYPE_CHECKING
 
 from tickrt.backends import Probe
@@ -24,8 +23,10 @@ _NAME = "onnxruntime-cuda"
 
 def probe(targets: tuple[str, ...] = ()) -> Probe:
     """It runs where CUDA's driver is; whether the host has the provider is asked when it loads."""
+    from tickrt.engines.bundle.machine import cuda_library
+
     runs = ""
-    if ctypes.util.find_library("cuda") is None:
+    if cuda_library() is None:
         runs = (
             "no CUDA driver here (libcuda.so.1): it needs an NVIDIA GPU, and onnxruntime-gpu in "
             "this environment or in that of --engine-python"

@@ -12,13 +12,12 @@ ahead of time.
 
 from __future__ import annotations
 
-import ctypes.util
 import importlib.util
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from tickrt.backends import Probe
-from tickrt.engines.bundle.machine import gpus
+from tickrt.engines.bundle.machine import cuda_library, gpus
 
 if TYPE_CHECKING:
     from tickrt.config import SessionConfig
@@ -64,7 +63,7 @@ class _Backend:
         """It runs where a driver is; whether ``auto`` may build with it. No GPU is touched but to
         look for it."""
         runs = ""
-        if ctypes.util.find_library("cuda") is None:
+        if cuda_library() is None:
             runs = (
                 "no CUDA driver here (libcuda.so.1): it needs an NVIDIA GPU; --backend native runs "
                 "on the CPU"

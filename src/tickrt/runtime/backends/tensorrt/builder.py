@@ -20,7 +20,7 @@ from tickrt.engines.bundle.machine import Gpu, Here
 from tickrt.engines.bundle.manifest import Builder
 from tickrt.engines.bundle.toolchain import EngineOrder, MadeEngine, Phase
 from tickrt.engines.graph.interface import Array, Feed, Run
-from tickrt.engines.tensorrt.expand import expand, operators
+from tickrt.engines.tensorrt.expand import expand, operators, with_shapes
 from tickrt.engines.tensorrt.profiles import make_profiles
 from tickrt.environment import cache_folder
 from tickrt.errors import BuildError, ConfigError
@@ -219,12 +219,16 @@ class PlanBuilder(PlanOpener):
             HostError: the host ended.
         """
         library, targets = self.bindings, self.targets()
-        model = self._readable(order.model)
         cache = order.timing_cache or default_cache(self.library, self.version, targets[0])
         profiles = make_profiles(order.inputs, order.profiles)
+        model, open_ = order.model, profiles
+        if len(profiles) == 1 and all(low == high for low, _, high in profiles[0].values()):
+            # One shape: nothing is open, and the builder need not be told.
+            model, open_ = with_shapes(model, {n: s for n, (s, _, _) in profiles[0].items()}), ()
+        model = self._readable(model)
         options = {
             "targets": targets if self.library == _RTX else (),
-            "profiles": profiles,
+            "profiles": open_,
             "workspace": order.workspace or _WORKSPACE.get(order.kind, _WORKSPACE_DEFAULT),
             "level": order.level,
             "sparse": order.sparse,
