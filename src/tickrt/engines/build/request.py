@@ -29,7 +29,6 @@ class BuildRequest:
     Attributes:
         backend: ``auto``, or a name of `tickrt.backends`.
         targets: GPU architectures to build for ahead of time; empty: this machine's.
-        engine_python: the interpreter that has the builder's library; empty: ours.
         fp32_layers: layers that stay in float32 (groups, operators, globs on names).
         method, samples: calibration of int8 and fp8.
         profiles: ``input=min:opt:max`` texts, one for each profile.
@@ -43,13 +42,13 @@ class BuildRequest:
         allow_failed_parity: write the bundle all the same.
         stored: scales of an earlier build (``role:tensor``); then no rows are needed.
         content: the ONNX file, where it came out of a bundle and is in memory only.
+        engine_python: the interpreter that has the builder's library; empty: ours.
     """
 
     model: Path
     name: str = ""
     backend: str = backends.AUTO
     targets: tuple[str, ...] = ()
-    engine_python: str = ""
     precision: Precision = "fp32"
     fp32_layers: tuple[str, ...] = DEFAULT_FP32_LAYERS
     method: Method = "minmax"
@@ -69,6 +68,7 @@ class BuildRequest:
     allow_failed_parity: bool = False
     stored: Calibration | None = None
     content: bytes | None = field(default=None, repr=False)
+    engine_python: str = ""
 
 
 def choose_backend(request: BuildRequest) -> EngineBuilder:
