@@ -9,6 +9,8 @@ A backend is a module, or any object, with these functions. What it lacks, it ca
     prepare(engines, settings) -> Loader       before the first of several: what they share
     builder(targets) -> EngineBuilder          engines from graphs (`engines.bundle.toolchain`)
     opener() -> EngineOpener                   checks and runs built engines, offline
+    under(python) -> backend                   the same, its library in another interpreter
+    here() -> Here                             the library and the GPUs, where it is not in ours
 
 Known are the built-in ones, those of installed packages (entry-point group ``tickrt.backends``, the
 value is the module or ``module:object``), and those given to `register`. None is imported before it
@@ -41,22 +43,24 @@ __all__ = [
     "prepare",
     "probe",
     "register",
+    "under",
 ]
 
 GROUP: Final = "tickrt.backends"
 AUTO: Final = "auto"  # stands for a backend where one is built for
 DEFAULT: Final = "onnxruntime"  # what every machine can run
 PREFERRED: Final = "native"  # of sessions; what it cannot run exactly, it leaves to DEFAULT
-_RUNTIME, _TENSORRT = "tickrt.runtime.backends", "tickrt.engines.tensorrt.backend"
+_RUNTIME = "tickrt.runtime.backends"
 # In the order in which `auto` asks them.
 _known: dict[str, Any] = {
-    "tensorrt": f"{_TENSORRT}:TENSORRT",
-    "tensorrt_rtx": f"{_TENSORRT}:TENSORRT_RTX",
+    "tensorrt": f"{_RUNTIME}.tensorrt:TENSORRT",
+    "tensorrt_rtx": f"{_RUNTIME}.tensorrt:TENSORRT_RTX",
     DEFAULT: f"{_RUNTIME}.onnxruntime",  # before native: what it builds, every machine can run
     PREFERRED: f"{_RUNTIME}.native",
     "null": f"{_RUNTIME}.null",
     "reference": f"{_RUNTIME}.reference",
     "resident": f"{_RUNTIME}.resident",
+    "onnxruntime-cuda": f"{_RUNTIME}.onnxruntime_cuda",
 }
 
 
@@ -212,27 +216,55 @@ def prepare(name: str, engines: int, settings: Any) -> Any:
     return maker(engines, settings)
 
 
-def builder(name: str, targets: tuple[str, ...] = ()) -> Any:
+def under(name: str, python: str) -> Any:
+    """The backend of that name with its library in another interpreter.
+
+    Args:
+        python: the interpreter; empty: ours.
+
+    Raises:
+        ConfigError: there is no such backend, or it has no library that could be elsewhere.
+    """
+    backend = find(name)
+    if not python:
+        return backend
+    elsewhere = getattr(backend, "under", None)
+    if elsewhere is None:
+        raise ConfigError(
+            f"--engine-python: backend {name!r} builds in this process; drop it, or build with "
+            "--backend tensorrt"
+        )
+    return elsewhere(python)
+
+
+def builder(name: str, targets: tuple[str, ...] = (), python: str = "") -> Any:
     """What builds the backend's engines: an `engines.bundle.toolchain.EngineBuilder`.
+
+    Args:
+        targets: GPU architectures to build for; none: this machine.
+        python: as for `under`.
 
     Raises:
         ConfigError: there is no such backend, or the targets are out of place.
         BuildError: it builds nothing, or what it needs is not installed.
     """
-    maker = _function(name, "builder")
+    maker = getattr(under(name, python), "builder", None)
     if maker is None:
         raise BuildError(f"--backend {name}: it builds nothing, it only runs models")
     return maker(targets)
 
 
-def opener(name: str) -> Any:
+def opener(name: str, python: str = "") -> Any:
     """What checks and runs the backend's built engines: an `engines.bundle.toolchain.EngineOpener`.
+
+    Args:
+        python: as for `under`.
 
     Raises:
         ConfigError: there is no such backend.
         BuildError: it builds nothing, or what it needs is not installed.
     """
-    maker = _function(name, "opener")
+    maker = getattr(under(name, python), "opener", None)
     if maker is None:
         raise BuildError(f"backend {name}: it builds nothing that could be opened")
     return maker()

@@ -97,8 +97,8 @@ class SessionOptions:
     backend: Annotated[
         str | None,
         typer.Option(
-            help="What runs the model: native, onnxruntime, resident, null, reference, or one that "
-            "was added.",
+            help="What runs the model: native, onnxruntime, resident, tensorrt, onnxruntime-cuda, "
+            "null, reference, or one that was added.",
             show_default="native",
             autocompletion=complete_backend,
             rich_help_panel=_ENGINE,

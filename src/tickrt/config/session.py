@@ -178,8 +178,8 @@ class SessionConfig(_Frozen):
         data: event files, one per symbol.
         strategies: at least one; not set: one taker on `seed_lstm`.
         backend: what runs the models, by name: native (a model that it cannot run exactly runs in
-            onnxruntime instead, and the report says why), onnxruntime, resident, null, reference,
-            or an added one.
+            onnxruntime instead, and the report says why), onnxruntime, resident, tensorrt,
+            onnxruntime-cuda, null, reference, or an added one.
         engine_python: the Python interpreter that has what the engines need, for backends that run
             them in a process of their own; not set: this one.
         allow_time_slicing: let several engines on one GPU take turns where there is no MPS; a tick

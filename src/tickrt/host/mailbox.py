@@ -230,6 +230,7 @@ class Mailbox:
         self._values = self._replies["values"]
         self._mask = slots - 1
         self._mail = None if rows is None else rows[: layout.row_bytes].view(layout.mail_dtype)
+        self._mail_stamps = None if self._mail is None else self._mail["stamp"]
         self._taken = int(self._words[TAKEN // 8])
 
     def get(self, word: int) -> int:
@@ -260,9 +261,11 @@ class Mailbox:
     def take(self) -> Mail | None:
         """The next message, or None when there is none yet. Its slot is free afterwards."""
         assert self._mail is not None
-        slot = self._mail[self._taken & self._mask]
-        if slot["stamp"] != self._taken + 1:
+        assert self._mail_stamps is not None
+        place = self._taken & self._mask
+        if self._mail_stamps[place] != self._taken + 1:
             return None
+        slot = self._mail[place]
         flags, count = int(slot["flags"]), int(slot["count"])
         rows = slot["rows"][:count, : self.layout.width].copy()
         mail = Mail(

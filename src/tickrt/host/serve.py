@@ -9,6 +9,7 @@ that row's error or the engine's, never lost with the thread.
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -117,6 +118,7 @@ class Server:
 
     def _serve(self) -> None:
         box, beats, idle = self._box, 0, 0
+        looks = sys.maxsize if getattr(self._kernel, "spins", False) else _LOOKS
         while not self._over():
             beats += 1
             box.put(BEAT, beats)
@@ -124,7 +126,7 @@ class Server:
             if mail is not None:
                 idle = 0
                 self._answer(mail)
-            elif idle < _LOOKS:
+            elif idle < looks:
                 idle += 1
             else:
                 time.sleep(_NAP_S)

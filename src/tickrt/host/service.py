@@ -1,8 +1,9 @@
 """The host's side of the control channel: one request after the other, each answered.
 
 Entry point: `main`. Requests (see `process.HostProcess`): ``warm``, ``load``, ``verify``,
-``start``, ``stats``, ``stop``, ``end``. An answer is ``{"ok": true, …}`` or
-``{"error": {kind, text}}``.
+``start``, ``stats``, ``stop``, ``end``; and those of `workshop`, for formats that are built here:
+``look``, ``build``, ``check``, ``open``, ``run``. An answer is ``{"ok": true, …}`` or
+``{"error": {kind, text}}``, perhaps with files; messages with ``progress`` may come before it.
 
 The process ends when it is told to, when our end of the channel is closed, when the abort word is
 set, and by the kernel's hand when its parent dies.
@@ -36,6 +37,7 @@ from tickrt.host.memory.registry import ORDINARY, Attached, attach
 from tickrt.host.messages import PROTOCOL, Channel, error_to_wire, read_sealed
 from tickrt.host.parcel import unpack
 from tickrt.host.serve import Server
+from tickrt.host.workshop import Workshop
 
 __all__ = ["Service", "main"]
 
@@ -68,6 +70,7 @@ class Service:
             "stats": self._stats,
             "stop": self._stop,
         }
+        self._requests.update(Workshop(channel, kernels).requests)
 
     def run(self) -> None:
         """Greet, then answer until the end."""
@@ -86,7 +89,12 @@ class Service:
                 finally:
                     for fd in fds:
                         os.close(fd)
-                self._channel.send({"id": request.get("id"), **answer})
+                files = answer.pop("files", [])
+                try:
+                    self._channel.send({"id": request.get("id"), **answer}, files)
+                finally:
+                    for fd in files:
+                        os.close(fd)
                 if request.get("do") == "end":
                     return
         except EOFError:

@@ -23,7 +23,7 @@ T, F = 4, 3
 # Outside the standard library; `cryptography` where it is there.
 ALLOWED = {"numpy", "cryptography", "tickrt"}
 # Parts of the package that a host may use.
-PARTS = {"host", "program", "errors", "environment", "compile", "engines"}
+PARTS = {"host", "program", "errors", "environment", "compile", "engines", "__version__"}
 # Modules and names that came after 3.9.
 LATER = {
     *("tomllib", "itertools.pairwise", "enum.StrEnum", "datetime.UTC", "contextlib.chdir"),

@@ -5,7 +5,8 @@ A kernel is a module, or any object, with two functions:
     warm()                    what can be done before there is an engine: load libraries, connect
     load(payloads, facts)     a `Kernel` of the payloads (verified bytes by name)
 
-A `Kernel` answers rows one by one when it is asked (`answer`, `advance`). One that takes them from
+A `Kernel` answers rows one by one when it is asked (`answer`, `advance`); with ``spins = True`` the
+host's thread never rests between two rows. One that takes them from
 the mailbox by itself, as a kernel on a GPU does, is a `SelfServing` one: the host's thread then
 only beats the heart and watches it.
 
@@ -32,6 +33,9 @@ Payloads = Mapping[str, memoryview]
 BUILT_IN: dict[str, str] = {
     "program": "tickrt.host.kernels.reference",
     "resident": "tickrt.host.kernels.resident",
+    "tensorrt": "tickrt.host.kernels.tensorrt:TENSORRT",
+    "tensorrt_rtx": "tickrt.host.kernels.tensorrt:TENSORRT_RTX",
+    "onnx": "tickrt.host.kernels.onnxruntime_cuda",
 }
 
 
