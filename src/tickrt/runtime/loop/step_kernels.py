@@ -328,6 +328,27 @@ def answer_row(x, w, e, s, seq, submitted, ts_ns, event_ts_ns, ready):
 
 
 @kernel
+def begin_step(x, s, ts_ns, began):
+    """The rows of a complete batch, and their engines started: the clock of that, 0 where there is
+    no row."""
+    if make_rows(x, s, ts_ns) == 0:
+        return 0
+    submitted = clock()
+    x.counters[codes.COUNT_STAGE_ENDED] = submitted
+    record(x.hist, codes.STAGE_FEATURES, submitted - began)
+    submit_engines(x, s)
+    return submitted
+
+
+@kernel
+def record_rows(x, s, q, ts_ns, event_ts_ns):
+    """The rows of symbol `s`, once they were decided on."""
+    for k in range(x.wiring.streams[s], x.wiring.streams[s + 1]):
+        if x.fresh[k] != 0:
+            record_row(x, k, s, x.fresh[k], ts_ns, event_ts_ns, q)
+
+
+@kernel
 def step(x, s, q, ts_ns, event_ts_ns, ready, began):
     """A complete batch of symbol `s`: row → engine → policy → risk → orders in the queue.
 
@@ -336,12 +357,9 @@ def step(x, s, q, ts_ns, event_ts_ns, ready, began):
     complete. Returns a Code.
     """
     result = OK
-    if make_rows(x, s, ts_ns) == 0:
+    submitted = begin_step(x, s, ts_ns, began)
+    if submitted == 0:
         return result
-    submitted = clock()
-    x.counters[codes.COUNT_STAGE_ENDED] = submitted
-    record(x.hist, codes.STAGE_FEATURES, submitted - began)
-    submit_engines(x, s)
     for k in range(x.wiring.streams[s], x.wiring.streams[s + 1]):
         seq = x.streams.seq[k]
         for e in range(x.wiring.engines[k], x.wiring.engines[k + 1]):
@@ -349,9 +367,7 @@ def step(x, s, q, ts_ns, event_ts_ns, ready, began):
                 if x.engines.code[w] != IDLE:
                     done = answer_row(x, w, e, s, seq, submitted, ts_ns, event_ts_ns, ready)
                     result = min(result, done)
-    for k in range(x.wiring.streams[s], x.wiring.streams[s + 1]):
-        if x.fresh[k] != 0:
-            record_row(x, k, s, x.fresh[k], ts_ns, event_ts_ns, q)
+    record_rows(x, s, q, ts_ns, event_ts_ns)
     return result
 
 

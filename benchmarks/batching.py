@@ -1,0 +1,199 @@
+"""What does the first of many symbols wait for when they all tick at once?
+
+A session of many symbols, one model. Bursts of 1, 8, 32, 128 symbols become readable at the same
+moment; noted is when the first one of each burst had its decision, when the last one had, and how
+many rows a second that makes. By variant: models in the loop's own thread, one symbol after the
+other (`native`, `onnxruntime`), and an engine host with a mailbox for all symbols, with batches of
+up to 128 rows and of one.
+
+    python -m benchmarks.batching [--model NAME] [--symbols N] [--bursts N] [--variants A,B]
+
+First and last are read from the loop's own histogram of each burst, to 3 %. The variants take
+turns, so that noise hits all. The result goes to ``results/batching.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks._machine import write_result
+from tickrt.compile import codes
+from tickrt.config import NullSettings, SessionConfig, StrategySettings
+from tickrt.market.instrument import Instrument
+from tickrt.memory.records import EVENT_DTYPE
+from tickrt.memory.ring import Ring
+from tickrt.observe.clock import ticks_per_ns
+from tickrt.observe.histogram import bucket_top
+from tickrt.runtime.session import Session
+
+BURSTS = (1, 8, 32, 128)
+LEVELS = 10  # that a message changes on each side
+PAUSE_S = 2e-3  # between bursts: what is off the path is done by then
+EVENTS = 1 << 17
+DECISION = codes.STAGE_TICK_TO_DECISION
+
+
+def variants(symbols: int) -> dict[str, dict[str, Any]]:
+    """Settings of a session by variant."""
+    return {
+        "native": {"backend": "native"},
+        "onnxruntime": {"backend": "onnxruntime"},
+        "onnxruntime whole": {"backend": "onnxruntime", "split": False},
+        "host": {"backend": "onnxruntime", "max_batch": 128},
+    }
+
+
+def message(rng: np.random.Generator, symbol: int, now_ns: int, fresh: bool) -> NDArray[np.void]:
+    """One batch of a symbol's events: a snapshot, or new quantities at levels around the touch."""
+    count = 50 if fresh else LEVELS
+    data = np.zeros(2 * count + fresh, EVENT_DTYPE)
+    kind = codes.SNAPSHOT if fresh else codes.DEPTH
+    if fresh:
+        data["ev"][0] = codes.CLEAR
+    for side, sign, at in ((codes.BUY, -1, int(fresh)), (codes.SELL, 1, int(fresh) + count)):
+        data["ev"][at : at + count] = kind | side
+        data["px"][at : at + count] = 0.1 * (600_000 + sign * np.arange(1, count + 1))
+        data["qty"][at : at + count] = rng.integers(1, 50, count)
+    data["ev"] |= np.uint64(codes.LOCAL | codes.EXCH)
+    data["ev"][-1] |= np.uint64(codes.BATCH_END)
+    data["ival"], data["exch_ts"], data["local_ts"] = symbol, now_ns, now_ns
+    return data
+
+
+@dataclass
+class Market:
+    """A session on a ring that this process feeds, and how far it has come."""
+
+    session: Session
+    ring: Ring
+    thread: threading.Thread
+    now_ns: int = 1_000_000_000
+
+    @property
+    def done(self) -> int:
+        """Engine results so far, faults among them."""
+        c = self.session.assembly.loop.counters
+        return int(c[codes.COUNT_SIGNALS] + c[codes.COUNT_FAULTS])
+
+    def publish(self, rng: np.random.Generator, symbols: range, fresh: bool = False) -> None:
+        """One message of each symbol, all readable at once."""
+        self.now_ns += 10_000_000
+        events = np.concatenate([message(rng, s, self.now_ns, fresh) for s in symbols])
+        taken = self.ring.publish(events)
+        assert taken == len(events)
+
+    def wait(self, over: Callable[[], bool], seconds: float = 60.0) -> None:
+        """Until it is over, and what follows off the path."""
+        end = time.monotonic() + seconds
+        while not over():
+            assert time.monotonic() < end, f"{self.done} results"
+            time.sleep(100e-6)
+        time.sleep(PAUSE_S)
+
+    def close(self) -> None:
+        """End the feed, the loop and the session."""
+        self.ring.close()
+        self.thread.join()
+        self.session.close()
+
+
+def open_market(model: str, symbols: int, options: dict[str, Any]) -> Market:
+    """A session with one strategy on each symbol, its windows complete."""
+    names = [f"S{i:03}" for i in range(symbols)]
+    markets = [Instrument(name, tick_size=0.1, lot_size=0.001) for name in names]
+    strategies = tuple(StrategySettings(name=n, symbol=n, model=model, shadow=True) for n in names)
+    ring = Ring.local(EVENTS)
+    made = SessionConfig(
+        data=(Path("none"),),
+        strategies=strategies,
+        gateway=NullSettings(),
+        deadline_us=1e7,
+        **options,
+    )
+    session = Session(made, feed=(ring.view, markets), keep_records=False)
+    thread = threading.Thread(target=session.run)
+    market = Market(session, ring, thread)
+    thread.start()
+    rng = np.random.default_rng(1)
+    for i in range(session.assembly.slots[0].spec.window + 5):
+        market.publish(rng, range(symbols), fresh=i == 0)
+        market.wait(lambda: ring.consumed == ring.published)
+    return market
+
+
+def _has(market: Market, results: int) -> bool:
+    return market.done >= results
+
+
+def play(market: Market, size: int, bursts: int) -> dict[str, NDArray[np.float64]]:
+    """First and last decision of each burst, µs after its coming; the rate within it, rows/s."""
+    rng = np.random.default_rng(size)
+    counts = market.session.assembly.loop.hist.buckets[DECISION]
+    us = 1e-3 / ticks_per_ns()
+    first, last = np.zeros(bursts), np.zeros(bursts)
+    for i in range(bursts):
+        before, wanted = counts.copy(), market.done + size
+        market.publish(rng, range(size))
+        market.wait(partial(_has, market, wanted))
+        (found,) = np.nonzero(counts - before)
+        first[i], last[i] = bucket_top(int(found[0])) * us, bucket_top(int(found[-1])) * us
+    return {"first_us": first, "last_us": last, "rows_per_s": size / last * 1e6}
+
+
+def shown(figures: list[dict[str, NDArray[np.float64]]]) -> dict[str, dict[str, float]]:
+    """Percentiles over all bursts of one size."""
+    joined = {name: np.concatenate([f[name] for f in figures]) for name in figures[0]}
+    return {
+        name: {f"p{q}": round(float(np.percentile(values, q)), 2) for q in (50, 99)}
+        for name, values in joined.items()
+    }
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure and write the result; 0."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="light_lstm")
+    parser.add_argument("--symbols", type=int, default=128)
+    parser.add_argument("--bursts", type=int, default=200, help="of each size")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--variants", help="comma-separated; default: all")
+    parser.add_argument("--dry", action="store_true", help="write no result")
+    options = parser.parse_args(arguments)
+    chosen = variants(options.symbols)
+    if options.variants:
+        chosen = {name: chosen[name] for name in options.variants.split(",")}
+    sizes = [size for size in BURSTS if size <= options.symbols]
+    found: dict[str, dict[int, list[Any]]] = {v: {size: [] for size in sizes} for v in chosen}
+    for _ in range(options.rounds):
+        for name, settings in chosen.items():
+            market = open_market(options.model, options.symbols, settings)
+            try:
+                for size in sizes:
+                    found[name][size].append(play(market, size, options.bursts // options.rounds))
+            finally:
+                market.close()
+    results = {v: {str(s): shown(f) for s, f in by.items()} for v, by in found.items()}
+    for name, by_size in results.items():
+        for size, figures in by_size.items():
+            print(
+                f"{name:24} burst {size:>3}: " + ", ".join(f"{k} {v}" for k, v in figures.items())
+            )
+    if not options.dry:
+        facts = {"model": options.model, "symbols": options.symbols, "bursts": options.bursts}
+        write_result("batching", {**facts, "variants": results})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
