@@ -6,7 +6,7 @@ many rows a second that makes. By variant: models in the loop's own thread, one 
 other (`native`, `onnxruntime`), and an engine host with a mailbox for all symbols, with batches of
 up to 128 rows and of one.
 
-    python -m benchmarks.batching [--model NAME] [--symbols N] [--bursts N] [--variants A,B]
+    python -m benchmarks.batching [--model NAME] [--symbols N] [--bursts N]
 
 First and last are read from the loop's own histogram of each burst, to 3 %. The variants take
 turns, so that noise hits all. The result goes to ``results/batching.json``.
@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks._batching_kernels import show
 from benchmarks._machine import write_result
 from tickrt.compile import codes
 from tickrt.config import NullSettings, SessionConfig, StrategySettings
@@ -44,14 +45,14 @@ EVENTS = 1 << 17
 DECISION = codes.STAGE_TICK_TO_DECISION
 
 
-def variants(symbols: int) -> dict[str, dict[str, Any]]:
-    """Settings of a session by variant."""
-    return {
-        "native": {"backend": "native"},
-        "onnxruntime": {"backend": "onnxruntime"},
-        "onnxruntime whole": {"backend": "onnxruntime", "split": False},
-        "host": {"backend": "onnxruntime", "max_batch": 128},
-    }
+# (settings of the session, whether the loop waits for each answer) by variant.
+VARIANTS: dict[str, tuple[dict[str, Any], bool]] = {
+    "native, in the loop": ({"backend": "native"}, True),
+    "onnxruntime, in the loop": ({"backend": "onnxruntime"}, True),
+    "onnxruntime, in the loop, whole window": ({"backend": "onnxruntime", "split": False}, True),
+    "host, one by one": ({"backend": "onnxruntime", "max_batch": 128}, True),
+    "host, batches of up to 128": ({"backend": "onnxruntime", "max_batch": 128}, False),
+}
 
 
 def message(rng: np.random.Generator, symbol: int, now_ns: int, fresh: bool) -> NDArray[np.void]:
@@ -90,8 +91,10 @@ class Market:
         """One message of each symbol, all readable at once."""
         self.now_ns += 10_000_000
         events = np.concatenate([message(rng, s, self.now_ns, fresh) for s in symbols])
-        taken = self.ring.publish(events)
-        assert taken == len(events)
+        view, first = self.ring.view, self.ring.published
+        assert first + len(events) - self.ring.consumed <= self.ring.capacity
+        view.events[np.arange(first, first + len(events)) & view.mask] = events
+        show(view, len(events))
 
     def wait(self, over: Callable[[], bool], seconds: float = 60.0) -> None:
         """Until it is over, and what follows off the path."""
@@ -108,12 +111,12 @@ class Market:
         self.session.close()
 
 
-def open_market(model: str, symbols: int, options: dict[str, Any]) -> Market:
+def open_market(model: str, symbols: int, variant: str) -> Market:
     """A session with one strategy on each symbol, its windows complete."""
     names = [f"S{i:03}" for i in range(symbols)]
     markets = [Instrument(name, tick_size=0.1, lot_size=0.001) for name in names]
     strategies = tuple(StrategySettings(name=n, symbol=n, model=model, shadow=True) for n in names)
-    ring = Ring.local(EVENTS)
+    ring, (options, waits) = Ring.local(EVENTS), VARIANTS[variant]
     made = SessionConfig(
         data=(Path("none"),),
         strategies=strategies,
@@ -122,6 +125,8 @@ def open_market(model: str, symbols: int, options: dict[str, Any]) -> Market:
         **options,
     )
     session = Session(made, feed=(ring.view, markets), keep_records=False)
+    if waits:  # the loop waits for engines that answer one row
+        session.assembly.loop.engines.table[:, codes.ENGINE_MAX_BATCH] = 1
     thread = threading.Thread(target=session.run)
     market = Market(session, ring, thread)
     thread.start()
@@ -167,17 +172,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--symbols", type=int, default=128)
     parser.add_argument("--bursts", type=int, default=200, help="of each size")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--variants", help="comma-separated; default: all")
+    parser.add_argument("--variants", nargs="*", default=list(VARIANTS))
     parser.add_argument("--dry", action="store_true", help="write no result")
     options = parser.parse_args(arguments)
-    chosen = variants(options.symbols)
-    if options.variants:
-        chosen = {name: chosen[name] for name in options.variants.split(",")}
+    chosen = options.variants
     sizes = [size for size in BURSTS if size <= options.symbols]
     found: dict[str, dict[int, list[Any]]] = {v: {size: [] for size in sizes} for v in chosen}
     for _ in range(options.rounds):
-        for name, settings in chosen.items():
-            market = open_market(options.model, options.symbols, settings)
+        for name in chosen:
+            market = open_market(options.model, options.symbols, name)
             try:
                 for size in sizes:
                     found[name][size].append(play(market, size, options.bursts // options.rounds))

@@ -5,7 +5,8 @@ it is, its number and its flags; and each stream has reply slots of its own, so 
 by stream and row. `TAKEN` counts messages whose rows are answered and done with: where it equals
 the number of messages sent, the engine is free.
 
-Entry points: `BatchLayout`; `BatchMailbox`, the host's view; `layout_of` a message of the channel.
+Entry points: `BatchLayout`; `BatchMailbox`, the host's view; `layout_of` a message of the channel;
+`buckets`.
 The loop's side is compiled: `runtime.backends.mailbox.batch_kernels`.
 
 Invariants: those of `mailbox`. Rows of one stream are in order, in a message and from one to the
@@ -26,7 +27,7 @@ from tickrt.compile import codes
 from tickrt.errors import HostError
 from tickrt.host.mailbox import CONTROL_BYTES, EMPTY, TAKEN, Layout, Mailbox
 
-__all__ = ["MAX_MEMBERS", "BatchLayout", "BatchMail", "BatchMailbox", "layout_of"]
+__all__ = ["MAX_MEMBERS", "BatchLayout", "BatchMail", "BatchMailbox", "buckets", "layout_of"]
 
 MAX_MEMBERS = 4096
 
@@ -105,6 +106,14 @@ class BatchLayout(Layout):
     def header(self) -> list[int]:
         """The first words of host memory."""
         return [*super().header, self.members]
+
+
+def buckets(max_batch: int) -> list[int]:
+    """Sizes that an engine is made for: 1, 2, 4 … up to the first that holds `max_batch` rows."""
+    found = [1]
+    while found[-1] < max_batch:
+        found.append(2 * found[-1])
+    return found
 
 
 def layout_of(sizes: Mapping[str, int]) -> Layout:

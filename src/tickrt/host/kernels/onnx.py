@@ -20,10 +20,11 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from tickrt.errors import EngineError, IncompatibleError
+from tickrt.host.batch import buckets
 from tickrt.host.kernels.registry import Payloads
 from tickrt.host.parcel import Parcel
 
-__all__ = ["FORMAT", "WindowKernel", "buckets", "load", "load_batch", "parcel", "warm"]
+__all__ = ["FORMAT", "WindowKernel", "load", "load_batch", "parcel", "warm"]
 
 FORMAT = "onnx"
 _ROLE = "full"
@@ -38,14 +39,6 @@ def parcel(where: str, model: bytes, window: int, width: int, threads: int = 1) 
 def warm() -> None:
     """Import what runs it."""
     import onnxruntime  # noqa: F401
-
-
-def buckets(max_batch: int) -> list[int]:
-    """1, 2, 4 … up to the first that holds `max_batch`."""
-    found = [1]
-    while found[-1] < max_batch:
-        found.append(2 * found[-1])
-    return found
 
 
 class WindowKernel:

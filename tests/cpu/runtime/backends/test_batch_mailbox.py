@@ -11,7 +11,7 @@ from helpers.batching import Shared
 from helpers.engine_bench import outputs, stamp
 from tickrt.compile.codes import BATCH_REPLIES, MAIL_ANSWER, MAIL_RESET
 from tickrt.errors import Code, ConfigError, HostError
-from tickrt.host.batch import MAX_MEMBERS, BatchLayout, layout_of
+from tickrt.host.batch import MAX_MEMBERS, BatchLayout, buckets, layout_of
 from tickrt.host.mailbox import EMPTY, GONE, Layout
 from tickrt.runtime.backends.handle import RowRing
 from tickrt.runtime.backends.mailbox import batch_kernels as k_
@@ -217,6 +217,12 @@ def test_sizes_travel_as_what_they_are() -> None:
     for layout in (Layout(F, 3), BatchLayout(F, 3, 8, 64, members=5)):
         found = layout_of(layout.to_dict())
         assert (found, type(found)) == (layout, type(layout))
+
+
+def test_buckets_are_powers_of_two_that_hold_the_batch() -> None:
+    assert buckets(1) == [1]
+    assert buckets(5) == [1, 2, 4, 8]
+    assert buckets(128) == [1, 2, 4, 8, 16, 32, 64, 128]
 
 
 def test_slots_hold_two_windows_of_every_stream() -> None:
