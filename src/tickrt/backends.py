@@ -6,6 +6,7 @@ A backend is a module, or any object, with these functions. What it lacks, it ca
 
     probe(targets) -> Probe                    what it can do on this machine
     load(source, ring, settings) -> Engine     a model in the loop (`runtime.backends.handle`)
+    load_group(source, rings, settings)        the same on many streams at once: [Engine], or None
     prepare(engines, settings) -> Loader       before the first of several: what they share
     builder(targets) -> EngineBuilder          engines from graphs (`engines.bundle.toolchain`)
     opener() -> EngineOpener                   checks and runs built engines, offline
@@ -21,7 +22,7 @@ from __future__ import annotations
 
 import difflib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any, Final
@@ -38,6 +39,7 @@ __all__ = [
     "check",
     "find",
     "load",
+    "load_group",
     "names",
     "opener",
     "prepare",
@@ -184,6 +186,24 @@ def load(name: str, source: Any, ring: Any, settings: Any) -> Any:
     return find(name).load(source, ring, settings)
 
 
+def load_group(loader: Any, source: Any, rings: Sequence[Any], settings: Any) -> list[Any] | None:
+    """Engines of one model on many streams that share what runs it; None: each is loaded alone.
+
+    Args:
+        loader: what `prepare` gave.
+        source, settings: as for `load`.
+        rings: the rows of each stream.
+
+    Raises:
+        ConfigError: they cannot share it, or too many would; says why.
+    """
+    maker = getattr(loader, "load_group", None)
+    if maker is None or len(rings) < 2:
+        return None
+    made: list[Any] | None = maker(source, rings, settings)
+    return made
+
+
 class _Loads:
     """Engines that share nothing."""
 
@@ -193,6 +213,11 @@ class _Loads:
     def load(self, source: Any, ring: Any, settings: Any) -> Any:
         """As the module's `load`."""
         return load(self._name, source, ring, settings)
+
+    def load_group(self, source: Any, rings: Sequence[Any], settings: Any) -> list[Any] | None:
+        """As the module's `load_group`, where it has one."""
+        maker = _function(self._name, "load_group")
+        return maker(source, rings, settings) if maker is not None and source is not None else None
 
     def close(self) -> None:
         """Nothing is left."""

@@ -224,11 +224,10 @@ class Mailbox:
                 f"mailbox: its header is {self._words[: len(layout.header)].tolist()}, expected "
                 f"{layout.header}: use the same tickrt on both sides"
             )
-        slots = layout.slots
         self._replies = host[CONTROL_BYTES : layout.host_bytes].view(layout.reply_dtype)
         self._stamps, self._errors = self._replies["stamp"], self._replies["error"]
         self._values = self._replies["values"]
-        self._mask = slots - 1
+        self._mask = layout.slots - 1
         self._mail = None if rows is None else rows[: layout.row_bytes].view(layout.mail_dtype)
         self._mail_stamps = None if self._mail is None else self._mail["stamp"]
         self._taken = int(self._words[TAKEN // 8])

@@ -109,7 +109,16 @@ def test_it_says_what_it_is_and_answers(running: Callable[..., Running]) -> None
     run = running()
     assert run.host.facts["python"] == sys.version.split()[0]
     assert run.host.facts["formats"] == [
-        *("onnx", "program", "resident", "self", "tensorrt", "tensorrt_rtx", "window"),
+        *(
+            "onnx",
+            "onnx_windows",
+            "program",
+            "resident",
+            "self",
+            "tensorrt",
+            "tensorrt_rtx",
+            "window",
+        ),
     ]
     window = np.zeros((T, F), np.float32)
     for seq in range(1, 30):

@@ -327,6 +327,19 @@ def answer_row(x, w, e, s, code, submitted, ts_ns, event_ts_ns, ready):
 
 
 @kernel
+def begin_step(x, s, ts_ns, began):
+    """The rows of a complete batch, and their engines started: the clock of that, 0 where there is
+    no row."""
+    if make_rows(x, s, ts_ns) == 0:
+        return 0
+    submitted = clock()
+    x.counters[codes.COUNT_STAGE_ENDED] = submitted
+    record(x.hist, codes.STAGE_FEATURES, submitted - began)
+    submit_engines(x, s)
+    return submitted
+
+
+@kernel
 def answer_engines(x, s, again, submitted, ts_ns, event_ts_ns, ready):
     """Every engine of symbol `s` that has its result now: a slow one holds up nobody else.
 
@@ -353,6 +366,25 @@ def answer_engines(x, s, again, submitted, ts_ns, event_ts_ns, ready):
 
 
 @kernel
+def await_engines(x, s, submitted, ts_ns, event_ts_ns, ready):
+    """Every engine of symbol `s` as its result comes, until all have come. A Code."""
+    result, waiting = answer_engines(x, s, False, submitted, ts_ns, event_ts_ns, ready)
+    while waiting > 0:
+        pause()
+        done, waiting = answer_engines(x, s, True, submitted, ts_ns, event_ts_ns, ready)
+        result = min(result, done)
+    return result
+
+
+@kernel
+def record_rows(x, s, q, ts_ns, event_ts_ns):
+    """The rows of symbol `s`, once they were decided on."""
+    for k in range(x.wiring.streams[s], x.wiring.streams[s + 1]):
+        if x.fresh[k] != 0:
+            record_row(x, k, s, x.fresh[k], ts_ns, event_ts_ns, q)
+
+
+@kernel
 def step(x, s, q, ts_ns, event_ts_ns, ready, began):
     """A complete batch of symbol `s`: row → engine → policy → risk → orders in the queue.
 
@@ -360,20 +392,11 @@ def step(x, s, q, ts_ns, event_ts_ns, ready, began):
     exchange's, `ready` the clock when the batch became readable, `began` that when its book was
     complete. Returns a Code.
     """
-    if make_rows(x, s, ts_ns) == 0:
+    submitted = begin_step(x, s, ts_ns, began)
+    if submitted == 0:
         return OK
-    submitted = clock()
-    x.counters[codes.COUNT_STAGE_ENDED] = submitted
-    record(x.hist, codes.STAGE_FEATURES, submitted - began)
-    submit_engines(x, s)
-    result, waiting = answer_engines(x, s, False, submitted, ts_ns, event_ts_ns, ready)
-    while waiting > 0:
-        pause()
-        done, waiting = answer_engines(x, s, True, submitted, ts_ns, event_ts_ns, ready)
-        result = min(result, done)
-    for k in range(x.wiring.streams[s], x.wiring.streams[s + 1]):
-        if x.fresh[k] != 0:
-            record_row(x, k, s, x.fresh[k], ts_ns, event_ts_ns, q)
+    result = await_engines(x, s, submitted, ts_ns, event_ts_ns, ready)
+    record_rows(x, s, q, ts_ns, event_ts_ns)
     return result
 
 
