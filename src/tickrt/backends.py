@@ -9,6 +9,7 @@ A backend is a module, or any object, with these functions. What it lacks, it ca
     prepare(engines, settings) -> Loader       before the first of several: what they share
     builder(targets) -> EngineBuilder          engines from graphs (`engines.bundle.toolchain`)
     opener() -> EngineOpener                   checks and runs built engines, offline
+    ON_GPU = True                              its engines run on a GPU: a run watches that
 
 Known are the built-in ones, those of installed packages (entry-point group ``tickrt.backends``, the
 value is the module or ``module:object``), and those given to `register`. None is imported before it
@@ -37,6 +38,7 @@ __all__ = [
     "find",
     "load",
     "names",
+    "on_gpu",
     "opener",
     "prepare",
     "probe",
@@ -156,6 +158,15 @@ def probe(name: str, targets: tuple[str, ...] = ()) -> Probe:
     runs = answer.runs if _function(name, "load") else answer.runs or "it only builds"
     builds = answer.builds if _function(name, "builder") else answer.builds or "it only runs models"
     return Probe(runs, builds, answer.needs_model)
+
+
+def on_gpu(name: str) -> bool:
+    """Whether its engines run on a GPU: it says ``ON_GPU = True``.
+
+    Raises:
+        ConfigError: there is no such backend.
+    """
+    return bool(getattr(find(name), "ON_GPU", False))
 
 
 def load(name: str, source: Any, ring: Any, settings: Any) -> Any:

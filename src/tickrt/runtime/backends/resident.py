@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from tickrt.runtime.backends.handle import Engine, RowRing
     from tickrt.runtime.model_source import Source
 
-__all__ = ["load", "parcel_of", "prepare", "probe"]
+__all__ = ["ON_GPU", "load", "parcel_of", "prepare", "probe"]
 
+ON_GPU = True
 _NAME = "resident"
 _NEEDS = (
     ": it needs a Hopper GPU, NVIDIA's driver and nvcc of the CUDA toolkit (`tickrt doctor` says "
