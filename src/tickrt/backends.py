@@ -12,6 +12,7 @@ A backend is a module, or any object, with these functions. What it lacks, it ca
     opener() -> EngineOpener                   checks and runs built engines, offline
     under(python) -> backend                   the same, its library in another interpreter
     here() -> Here                             the library and the GPUs, where it is not in ours
+    ON_GPU = True                              its engines run on a GPU: a run watches that
 
 Known are the built-in ones, those of installed packages (entry-point group ``tickrt.backends``, the
 value is the module or ``module:object``), and those given to `register`. None is imported before it
@@ -41,6 +42,7 @@ __all__ = [
     "load",
     "load_group",
     "names",
+    "on_gpu",
     "opener",
     "prepare",
     "probe",
@@ -165,6 +167,15 @@ def probe(name: str, targets: tuple[str, ...] = ()) -> Probe:
     runs = answer.runs if _function(name, "load") else answer.runs or "it only builds"
     builds = answer.builds if _function(name, "builder") else answer.builds or "it only runs models"
     return replace(answer, runs=runs, builds=builds)
+
+
+def on_gpu(name: str) -> bool:
+    """Whether its engines run on a GPU: it says ``ON_GPU = True``.
+
+    Raises:
+        ConfigError: there is no such backend.
+    """
+    return bool(getattr(find(name), "ON_GPU", False))
 
 
 def load(name: str, source: Any, ring: Any, settings: Any) -> Any:

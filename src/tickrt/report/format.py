@@ -2,7 +2,7 @@
 
 Entry points: `number`, `money`, `price`, `share`; `percentile`, which shows a dash where the count
 cannot carry it; `headline(report)`, the few figures that matter first; `count_rows`,
-`figure_rows`, `strategy_rows`, `engine_rows`.
+`figure_rows`, `strategy_rows`, `engine_rows`, `gpu_rows`, `gpu_sentences`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from tickrt.runtime.report_types import (
     BacktestFigures,
     Currency,
     EngineFacts,
+    GpuUse,
     LatencySummary,
     Report,
 )
@@ -29,6 +30,8 @@ __all__ = [
     "count_rows",
     "engine_rows",
     "figure_rows",
+    "gpu_rows",
+    "gpu_sentences",
     "headline",
     "money",
     "money_unit",
@@ -279,3 +282,31 @@ def engine_rows(engine: EngineFacts) -> list[tuple[str, str]]:
         rows.append(("always answers", " / ".join(map(number, engine.signal))))
     rows += [(name.replace("_", " "), number(v)) for name, v in (engine.details or {}).items()]
     return [(name, value) for name, value in rows if value]
+
+
+def gpu_rows(use: GpuUse) -> list[tuple[str, ...]]:
+    """A heading, then (figure, min, median, max) of each GPU; without samples the heading alone."""
+    rows: list[tuple[str, ...]] = [("GPU", "min", "median", "max")]
+    for gpu in use.gpus:
+        for f in gpu.figures:
+            name = f.name if len(use.gpus) == 1 else f"{gpu.bus} {f.name}"
+            values = (int(v) if v.is_integer() else v for v in (f.min, f.median, f.max))
+            rows.append((name, *(f"{number(v)} {f.unit}" for v in values)))
+    return rows
+
+
+def gpu_sentences(use: GpuUse) -> list[str]:
+    """Which GPUs they were, what held them back, what could not be read."""
+    sentences = []
+    for gpu in use.gpus:
+        memory = "" if gpu.memory_mib is None else f", {number(gpu.memory_mib)} MiB"
+        held = [f"{why} in {share(part)} of the samples" for why, part in gpu.throttled.items()]
+        known = "throttle reasons" not in gpu.missing
+        told = f"held back by {', '.join(held)}" if held else "never held back" if known else ""
+        text = f"{gpu.name} at {gpu.bus}{memory}, driver {gpu.driver}"
+        sentences.append("; ".join(filter(None, (text, told))))
+        sentences += [f"{name}: not given: {why}" for name, why in gpu.missing.items()]
+    sentences.append(f"Read {number(use.samples)} times beside the loop.")
+    if use.problem is not None:
+        sentences.append(f"The GPU could not be read: {use.problem}")
+    return sentences

@@ -20,6 +20,8 @@ from tickrt.report.format import (
     carries,
     count_rows,
     engine_rows,
+    gpu_rows,
+    gpu_sentences,
     headline,
     money_unit,
     number,
@@ -48,6 +50,7 @@ def render_html(report: Report) -> str:
             _latency(report),
             *(_market(report, series) for series in report.series[:MAX_SERIES]),
             _outcome(report),
+            _gpu(report),
             _graphs(report),
             _provenance(report),
         )
@@ -221,6 +224,20 @@ def _results(report: Report) -> str:
         f'<h3>Results</h3><div class="wide"><table class="results"><tr>{head}</tr>{body}'
         "</table></div>"
     )
+
+
+def _gpu(report: Report) -> str:
+    """What the GPU did meanwhile; nothing for a run without one."""
+    if report.gpu is None:
+        return ""
+    heading, *rows = gpu_rows(report.gpu)
+    head = "".join(f"<th>{escape(cell)}</th>" for cell in heading)
+    body = "".join(
+        f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows
+    )
+    table = f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>' if rows else ""
+    said = _sentences(gpu_sentences(report.gpu), "foot")
+    return f"<section><h2>GPU</h2>{table}{said}</section>"
 
 
 def _definitions(rows: Iterable[tuple[str, str]], heading: str) -> str:

@@ -13,9 +13,18 @@ from rich.table import Table
 from rich.text import Text
 
 from tickrt.report.charts import ordered_stages, stage_name
-from tickrt.report.format import PERCENTILES, count_rows, number, percentile, strategy_rows, too_few
+from tickrt.report.format import (
+    PERCENTILES,
+    count_rows,
+    gpu_rows,
+    gpu_sentences,
+    number,
+    percentile,
+    strategy_rows,
+    too_few,
+)
 from tickrt.report.summary import assumed, went_wrong
-from tickrt.runtime.report_types import LatencySummary, Report
+from tickrt.runtime.report_types import GpuUse, LatencySummary, Report
 
 __all__ = ["print_report"]
 
@@ -31,9 +40,22 @@ def print_report(report: Report, console: Console) -> None:
         if too_few(shown):
             console.print(Text(f"  {too_few(shown)}", style="dim"))
     console.print(Padding(_outcome(report), (1, 0, 0, 2)))
+    if report.gpu is not None:
+        _gpu(console, report.gpu)
     _sentences(console, "what was assumed", assumed(report), "")
     troubles = went_wrong(report)
     _sentences(console, "what went wrong", troubles or ["nothing"], "yellow" if troubles else "")
+
+
+def _gpu(console: Console, use: GpuUse) -> None:
+    """What the GPU did meanwhile."""
+    heading, *rows = gpu_rows(use)
+    if rows:
+        table = _table(*heading)
+        for row in rows:
+            table.add_row(*row)
+        console.print(Padding(table, (1, 0, 0, 2)))
+    _sentences(console, "on the GPU", gpu_sentences(use), "")
 
 
 def _sentences(console: Console, heading: str, sentences: Sequence[str], style: str) -> None:

@@ -3,15 +3,15 @@
 Entry points: `check_names` (before the work), `compare(source, names, …)`, `kernel_feed`.
 
 Invariants: what cannot be measured here is an entry with the reason, never a failure of the run.
-Echo and empty launches are measured before the others are opened: two processes with work on one
-GPU would take turns on it.
+What is on a GPU is opened, measured and closed by itself: two processes with work on one GPU take
+turns on it, and a persistent kernel always has some.
 """
 
 from __future__ import annotations
 
 import ctypes.util
 import difflib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -73,13 +73,11 @@ def kernel_feed(
     memory: str,
     *,
     core: int | None = None,
-    environment: Mapping[str, str] | None = None,
 ) -> Feed:
     """A resident kernel of `program`, in a host of its own, its rows in that kind of memory.
 
     Args:
         core: of the thread that will feed it; the host keeps away from it.
-        environment: of the host (`host.mps`).
 
     Raises:
         TickrtError: the host does not start, or the GPU refuses the kernel; says why.
@@ -92,7 +90,7 @@ def kernel_feed(
     parcel = parcel_of(model.name, built, program)
 
     def make(ring: RowRing) -> Engine:
-        host = HostProcess(environment=environment, cores=cores_beside(core))
+        host = HostProcess(cores=cores_beside(core))
         return MailboxEngine("resident", model, ring, host, parcel, memory, direct=True)
 
     return Feed(program.window, program.width, make)
@@ -191,10 +189,19 @@ def compare(
     found: list[dict[str, Any]] = []
     echo = _Entry("echo", "resident", partial(_echo, model.width, model.window))
     launches = [_Entry(name, "cuda", partial(_launches, kind)) for name, kind in LAUNCHES.items()]
-    for group in ([echo], launches, _entries(source, names)):
+    entries = _entries(source, names)
+    for group in ([echo], launches, *_groups(entries)):
         found += _side_by_side(group, stream, seconds, gap_us, report)
-    found.sort(key=lambda entry: entry["engine"] != "null")  # the handle's own cost comes first
-    return found
+    # The handle's own cost comes first, then the other floors, then what was asked for, in order.
+    order = ["null", *FLOORS[1:], *(entry.name for entry in entries[1:])]
+    return sorted(found, key=lambda entry: order.index(entry["engine"]))
+
+
+def _groups(entries: Sequence[_Entry]) -> list[list[_Entry]]:
+    """Those that can be open together."""
+    gpu = ctypes.util.find_library("cuda") is not None
+    alone = [entry for entry in entries if gpu and entry.backend in _ON_GPU]
+    return [[entry for entry in entries if entry not in alone], *([entry] for entry in alone)]
 
 
 def _side_by_side(

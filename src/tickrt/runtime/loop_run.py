@@ -22,7 +22,7 @@ from tickrt.runtime.assembly import assemble
 from tickrt.runtime.lifecycle import Companion, Ended, Progress, run_to_end
 from tickrt.runtime.placement import Placement
 from tickrt.runtime.recorder import Recorder
-from tickrt.runtime.report_types import Report
+from tickrt.runtime.report_types import GpuUse, Report
 from tickrt.runtime.results import Ran, counter, latency_of, loop_report
 from tickrt.runtime.tables import Tables
 
@@ -144,6 +144,7 @@ class LoopRun:
         pace: str,
         config: Mapping[str, Any],
         floor: Mapping[str, Mapping[str, float]] | None = None,
+        gpu: GpuUse | None = None,
         notes: Sequence[str] = (),
     ) -> Report:
         """The report of what was played; see `results.Ran` for the arguments."""
@@ -158,6 +159,7 @@ class LoopRun:
             floor=floor,
             interrupted=ended.interrupted,
             arranged=ended.arranged,
+            gpu=gpu,
             notes=notes,
         )
         return loop_report(self.assembly, self.recorder, self.markets, ran)

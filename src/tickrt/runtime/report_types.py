@@ -22,6 +22,9 @@ __all__ = [
     "Currency",
     "EngineFacts",
     "FillRow",
+    "GpuFigure",
+    "GpuSeen",
+    "GpuUse",
     "LatencySummary",
     "Machine",
     "Metrics",
@@ -281,6 +284,56 @@ class Arrangement(_Strict):
 
 
 @dataclass(frozen=True, kw_only=True)
+class GpuFigure(_Strict):
+    """One figure of a GPU over a run, sampled once a second beside the loop."""
+
+    name: str
+    """What it is: `utilisation`, `memory in use`, `clock`, `memory clock`, `power`, `temperature`;
+    of everybody who uses the GPU."""
+    unit: str
+    """What it is counted in."""
+    min: Annotated[float, Unit("see `unit`")]
+    """The least of the samples."""
+    median: Annotated[float, Unit("see `unit`")]
+    """The one in the middle."""
+    max: Annotated[float, Unit("see `unit`")]
+    """The most of the samples."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GpuSeen(_Strict):
+    """One GPU while the loop ran."""
+
+    name: str
+    """Its model."""
+    bus: str
+    """Its address."""
+    driver: str
+    """Version of the driver."""
+    memory_mib: Annotated[int, Unit("MiB")] | None = None
+    """Its memory."""
+    figures: list[GpuFigure]
+    """What was sampled."""
+    throttled: dict[str, Share]
+    """By reason why its clock was held back: the share of samples in which it was; empty where it
+    never was."""
+    missing: dict[str, str]
+    """By figure that the driver does not give: what it said instead."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GpuUse(_Strict):
+    """What the GPUs did while the loop ran, as NVML says."""
+
+    samples: Count
+    """How often they were asked: once a second, at least at both ends."""
+    gpus: list[GpuSeen]
+    """Each GPU that the driver shows."""
+    problem: str | None = None
+    """Why they could not be read, or no longer."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Report(_Strict):
     """All that a run or a backtest found out."""
 
@@ -373,6 +426,8 @@ class Report(_Strict):
     hot_thread: list[Arrangement] | None = None
     """What was asked of the system for the hot thread, and what came of it; runs only, missing
     where nothing was asked."""
+    gpu: GpuUse | None = None
+    """What the GPU did meanwhile; runs with engines on a GPU only."""
     machine: Machine
     """What it was measured on."""
     config: dict[str, Any]

@@ -32,6 +32,7 @@ from tickrt.runtime.report_types import (
     Currency,
     EngineFacts,
     FillRow,
+    GpuUse,
     LatencySummary,
     Machine,
     ModeName,
@@ -69,6 +70,7 @@ class Ran:
         floor: `clock.floor()`, where it was measured.
         interrupted: name of the signal that ended it early.
         arranged: what came of what was asked of the system for the hot thread.
+        gpu: what the GPU did, where engines are on one.
         notes: what else the reader must know.
     """
 
@@ -82,6 +84,7 @@ class Ran:
     floor: Mapping[str, Mapping[str, float]] | None = None
     interrupted: str | None = None
     arranged: Sequence[Arrangement] = ()
+    gpu: GpuUse | None = None
     notes: Sequence[str] = ()
 
 
@@ -270,6 +273,7 @@ def loop_report(
         startup_s=ran.startup_s,
         floor=None if ran.floor is None else {n: summary(v) for n, v in ran.floor.items()},
         hot_thread=list(ran.arranged) or None,
+        gpu=ran.gpu,
         machine=Machine(**cast(Any, machine_info())),
         config=dict(ran.config),
     )

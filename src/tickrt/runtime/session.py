@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tickrt import backends
 from tickrt.config import SessionConfig, pace_text
 from tickrt.execution.gateways.gateway import GatewayLike, GatewayMaker
 from tickrt.feeds.file_feeder import FileFeeder
@@ -24,6 +25,7 @@ from tickrt.memory.records import EVENT_DTYPE
 from tickrt.memory.ring import FeedView, Ring, array_view
 from tickrt.observe.clock import floor, ticks_per_ns
 from tickrt.observe.kernels import read_clock
+from tickrt.runtime.gpu_watch import GpuWatch
 from tickrt.runtime.lifecycle import Companion, Progress
 from tickrt.runtime.loop.loop_kernels import Pace, run
 from tickrt.runtime.loop_run import LoopRun
@@ -110,11 +112,12 @@ class Session(LoopRun):
         if self._companions:
             self._play_once()
         loop, c = self.assembly.loop, self.config
+        watch = GpuWatch(c.pin_cpu) if backends.on_gpu(c.backend) else None
         ended = self._play(
             lambda: int(run(self.feed, loop, self._pace())),
             self._total,
             progress,
-            self._companions,
+            [*self._companions, *([watch] if watch else [])],
             Placement(c.pin_cpu, c.lock_memory, c.realtime_priority),
         )
         return self._report_of(
@@ -123,4 +126,5 @@ class Session(LoopRun):
             pace=pace_text(self.config.pace),
             config=self.config.model_dump(mode="json"),
             floor=floor(),
+            gpu=watch.use() if watch else None,
         )

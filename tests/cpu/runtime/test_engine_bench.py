@@ -20,7 +20,14 @@ from tickrt.runtime.backends.handle import RowRing
 from tickrt.runtime.backends.null import NullEngine
 from tickrt.runtime.backends.onnxruntime.whole import OrtEngine
 from tickrt.runtime.engine_bench import TURN, UNCOUNTED, Feed, Stream, side_by_side
-from tickrt.runtime.engine_lineup import DEFAULT_NAMES, FLOORS, check_names, compare
+from tickrt.runtime.engine_lineup import (
+    DEFAULT_NAMES,
+    FLOORS,
+    _entries,
+    _groups,
+    check_names,
+    compare,
+)
 from tickrt.runtime.engine_peers import OrtPeer, Skipped
 from tickrt.runtime.model_source import Source
 
@@ -203,6 +210,19 @@ def test_what_stands_side_by_side() -> None:
         assert ("skipped" in entry) != ("where" in entry)
         if "skipped" not in entry and not entry["floor"]:
             assert entry["parity"]["max_error"] < 1e-5
+
+
+def test_what_is_on_a_gpu_is_open_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = loop_model(mlp().SerializeToString(), "mlp")
+    source = Source(model, Path("mlp"), model.sha256)
+    entries = _entries(source, ("resident", "native", "torch_eager"))
+
+    def grouped(driver: str | None) -> list[list[str]]:
+        monkeypatch.setattr("ctypes.util.find_library", lambda name: driver)
+        return [[entry.name for entry in group] for group in _groups(entries)]
+
+    assert grouped("libcuda.so.1") == [["null", "native"], ["resident"], ["torch_eager"]]
+    assert grouped(None) == [["null", "resident", "native", "torch_eager"]]
 
 
 def test_names_that_there_are() -> None:

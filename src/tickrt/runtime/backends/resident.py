@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     from tickrt.runtime.backends.resident_bundle import ResidentBuilder
     from tickrt.runtime.model_source import Source
 
-__all__ = ["builder", "kernel_bytes", "load", "opener", "parcel_of", "prepare", "probe"]
+__all__ = ["ON_GPU", "builder", "kernel_bytes", "load", "opener", "parcel_of", "prepare", "probe"]
 
+ON_GPU = True
 _NAME = "resident"
 _TARGETS = {"9.0"}
 _NEEDS = (
