@@ -1,7 +1,8 @@
 """Where a figure was measured, and where its result goes. Shared by every benchmark.
 
 `machine()` describes the machine and the library versions; `write_result(name, result)` writes
-``benchmarks/results/<name>.json`` with that description beside the figures.
+``benchmarks/results/<name>.json`` with that description beside the figures; `status_mb` reads the
+memory of a process.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-__all__ = ["RESULTS", "machine", "write_result"]
+__all__ = ["RESULTS", "machine", "status_mb", "write_result"]
 
 RESULTS = Path(__file__).parent / "results"
 _LIBRARIES = ("numpy", "numba", "onnxruntime", "hftbacktest", "nautilus_trader", "tickrt")
@@ -57,3 +58,12 @@ def write_result(name: str, result: dict[str, Any]) -> Path:
     document = {"benchmark": name, "machine": machine(), **result}
     path.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n")
     return path
+
+
+def status_mb(pid: int, name: str) -> float | None:
+    """A line of a process's status (``VmRSS``, ``VmHWM``) in MB; None when it is over."""
+    try:
+        text = Path(f"/proc/{pid}/status").read_text()
+        return int(text.split(f"{name}:")[1].split()[0]) / 1024
+    except (OSError, IndexError):
+        return None

@@ -21,7 +21,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks._machine import write_result
+from benchmarks._machine import status_mb, write_result
 from tickrt.market.event_file import save_events
 from tickrt.market.instrument import KNOWN
 from tickrt.simulation.simulator import simulate
@@ -30,21 +30,12 @@ TARGET_MB = 200
 EVERY_S = 0.05
 
 
-def _status_mb(pid: int, name: str) -> float | None:
-    """A line of the process's status in MB; None when it is over."""
-    try:
-        text = Path(f"/proc/{pid}/status").read_text()
-        return int(text.split(f"{name}:")[1].split()[0]) / 1024
-    except (OSError, IndexError):
-        return None
-
-
 def _watch(command: list[str]) -> tuple[list[tuple[float, float]], float, dict[str, Any]]:
     """(seconds, MB) through the life of a process, its peak, and the report that it printed."""
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         started, samples, peak = time.perf_counter(), [], 0.0
         while process.poll() is None:
-            resident, highest = (_status_mb(process.pid, name) for name in ("VmRSS", "VmHWM"))
+            resident, highest = (status_mb(process.pid, name) for name in ("VmRSS", "VmHWM"))
             if resident is not None and highest is not None:
                 samples.append((time.perf_counter() - started, resident))
                 peak = max(peak, highest)

@@ -2,8 +2,9 @@
 
 Each model of the zoo runs in an engine host of its own, split, with window semantics; the loop's
 compiled functions submit row after row and spin on the answer. Beside them the echo: a kernel that
-only sends three numbers of the row back, the floor of the machine. Every answer is compared with
-ONNX Runtime on the whole window.
+only sends three numbers of the row back, the floor of the machine; and, while each host serves,
+what the loop's core does to a thread that only spins there (``core_…``). Every answer is compared
+with ONNX Runtime on the whole window.
 
     python -m benchmarks.resident [--models lstm-s,…] [--memory vulkan,memfd] [--rows N] [--out F]
 
@@ -14,13 +15,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks._hot import core_floor, core_gaps, hot_core, on_core
 from benchmarks._machine import machine, write_result
 from tickrt.engines.graph.check import LoopModel, loop_model
 from tickrt.engines.graph.ort import open_session
@@ -40,7 +42,7 @@ from tickrt.runtime.engine_lineup import kernel_feed
 
 MODELS = [name for name in ZOO if name != "lstm-l"]
 GAPS_US = (50.0, 20.0)
-_CORE = 3  # of the loop's thread, where there are as many
+_JITTER_S = 2.0
 _WARM_RUNS = 2
 
 
@@ -50,7 +52,7 @@ def _kernel(
     """One kernel in a host, and its blocks."""
     one_poller = memory == registry.ORDINARY
     built = build(program, blocks=blocks, one_poller=one_poller, profile=profile)
-    return kernel_feed(model, program, built, memory), built.kernel.blocks
+    return kernel_feed(model, program, built, memory, core=hot_core()), built.kernel.blocks
 
 
 def measure(
@@ -73,15 +75,18 @@ def measure(
         session = open_session(make(name))
     data = np.random.default_rng(0).standard_normal((rows, model.width)).astype(np.float32)
     bench, used = _kernel(program, model, memory, blocks, profile)
+    core = hot_core()
     try:
         result: dict[str, Any] = {"blocks": used, "memory": memory, "rows": rows}
         for _ in range(_WARM_RUNS):  # the card's clocks rise when it has work
-            bench.run(data, GAPS_US[0])
+            on_core(core, lambda: bench.run(data, GAPS_US[0]))
         for gap in GAPS_US:
             first = "max_error" not in result
-            fed = bench.run(data, gap)
+            fed = on_core(core, partial(bench.run, data, gap))
             skip = model.window  # the first ones of a run: caches, and windows of two runs
             result[f"gap_{gap:g}_us"] = percentiles(fed.answers[skip:])
+            floor = on_core(core, partial(core_floor, gap, rows))
+            result[f"core_gap_{gap:g}_us"] = floor
             if session is None:
                 continue
             if first:
@@ -120,8 +125,8 @@ def main(argv: list[str] | None = None) -> int:
     if not compiler()[0]:
         print("nothing to measure here: no nvcc")
         return 0
-    if (os.cpu_count() or 1) > _CORE:
-        os.sched_setaffinity(0, {_CORE})
+    core = on_core(hot_core(), partial(core_gaps, _JITTER_S))  # without any host
+    print("core", json.dumps(core), flush=True)
     names = options.models.split(",")
     results: list[dict[str, Any]] = []
     for memory in options.memory.split(","):
@@ -132,7 +137,7 @@ def main(argv: list[str] | None = None) -> int:
                 entry = {"memory": memory, "skipped": str(error)}
             results.append({"model": name, **entry})
             print(name, json.dumps(entry), flush=True)
-    document = {"card": card, "unit": "us", "results": results}
+    document = {"card": card, "unit": "us", "core": core, "results": results}
     if options.out is None:
         write_result("resident", document)
     else:

@@ -6,9 +6,12 @@ A backend is a module, or any object, with these functions. What it lacks, it ca
 
     probe(targets) -> Probe                    what it can do on this machine
     load(source, ring, settings) -> Engine     a model in the loop (`runtime.backends.handle`)
+    load_group(source, rings, settings)        the same on many streams at once: [Engine], or None
     prepare(engines, settings) -> Loader       before the first of several: what they share
     builder(targets) -> EngineBuilder          engines from graphs (`engines.bundle.toolchain`)
     opener() -> EngineOpener                   checks and runs built engines, offline
+    under(python) -> backend                   the same, its library in another interpreter
+    here() -> Here                             the library and the GPUs, where it is not in ours
 
 Known are the built-in ones, those of installed packages (entry-point group ``tickrt.backends``, the
 value is the module or ``module:object``), and those given to `register`. None is imported before it
@@ -19,7 +22,7 @@ from __future__ import annotations
 
 import difflib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any, Final
@@ -36,27 +39,30 @@ __all__ = [
     "check",
     "find",
     "load",
+    "load_group",
     "names",
     "opener",
     "prepare",
     "probe",
     "register",
+    "under",
 ]
 
 GROUP: Final = "tickrt.backends"
 AUTO: Final = "auto"  # stands for a backend where one is built for
 DEFAULT: Final = "onnxruntime"  # what every machine can run
 PREFERRED: Final = "native"  # of sessions; what it cannot run exactly, it leaves to DEFAULT
-_RUNTIME, _TENSORRT = "tickrt.runtime.backends", "tickrt.engines.tensorrt.backend"
+_RUNTIME = "tickrt.runtime.backends"
 # In the order in which `auto` asks them.
 _known: dict[str, Any] = {
-    "tensorrt": f"{_TENSORRT}:TENSORRT",
-    "tensorrt_rtx": f"{_TENSORRT}:TENSORRT_RTX",
+    "tensorrt": f"{_RUNTIME}.tensorrt:TENSORRT",
+    "tensorrt_rtx": f"{_RUNTIME}.tensorrt:TENSORRT_RTX",
     DEFAULT: f"{_RUNTIME}.onnxruntime",  # before native: what it builds, every machine can run
     PREFERRED: f"{_RUNTIME}.native",
     "null": f"{_RUNTIME}.null",
     "reference": f"{_RUNTIME}.reference",
     "resident": f"{_RUNTIME}.resident",
+    "onnxruntime-cuda": f"{_RUNTIME}.onnxruntime_cuda",
 }
 
 
@@ -180,6 +186,24 @@ def load(name: str, source: Any, ring: Any, settings: Any) -> Any:
     return find(name).load(source, ring, settings)
 
 
+def load_group(loader: Any, source: Any, rings: Sequence[Any], settings: Any) -> list[Any] | None:
+    """Engines of one model on many streams that share what runs it; None: each is loaded alone.
+
+    Args:
+        loader: what `prepare` gave.
+        source, settings: as for `load`.
+        rings: the rows of each stream.
+
+    Raises:
+        ConfigError: they cannot share it, or too many would; says why.
+    """
+    maker = getattr(loader, "load_group", None)
+    if maker is None or len(rings) < 2:
+        return None
+    made: list[Any] | None = maker(source, rings, settings)
+    return made
+
+
 class _Loads:
     """Engines that share nothing."""
 
@@ -189,6 +213,11 @@ class _Loads:
     def load(self, source: Any, ring: Any, settings: Any) -> Any:
         """As the module's `load`."""
         return load(self._name, source, ring, settings)
+
+    def load_group(self, source: Any, rings: Sequence[Any], settings: Any) -> list[Any] | None:
+        """As the module's `load_group`, where it has one."""
+        maker = _function(self._name, "load_group")
+        return maker(source, rings, settings) if maker is not None and source is not None else None
 
     def close(self) -> None:
         """Nothing is left."""
@@ -212,27 +241,55 @@ def prepare(name: str, engines: int, settings: Any) -> Any:
     return maker(engines, settings)
 
 
-def builder(name: str, targets: tuple[str, ...] = ()) -> Any:
+def under(name: str, python: str) -> Any:
+    """The backend of that name with its library in another interpreter.
+
+    Args:
+        python: the interpreter; empty: ours.
+
+    Raises:
+        ConfigError: there is no such backend, or it has no library that could be elsewhere.
+    """
+    backend = find(name)
+    if not python:
+        return backend
+    elsewhere = getattr(backend, "under", None)
+    if elsewhere is None:
+        raise ConfigError(
+            f"--engine-python: backend {name!r} builds in this process; drop it, or build with "
+            "--backend tensorrt"
+        )
+    return elsewhere(python)
+
+
+def builder(name: str, targets: tuple[str, ...] = (), python: str = "") -> Any:
     """What builds the backend's engines: an `engines.bundle.toolchain.EngineBuilder`.
+
+    Args:
+        targets: GPU architectures to build for; none: this machine.
+        python: as for `under`.
 
     Raises:
         ConfigError: there is no such backend, or the targets are out of place.
         BuildError: it builds nothing, or what it needs is not installed.
     """
-    maker = _function(name, "builder")
+    maker = getattr(under(name, python), "builder", None)
     if maker is None:
         raise BuildError(f"--backend {name}: it builds nothing, it only runs models")
     return maker(targets)
 
 
-def opener(name: str) -> Any:
+def opener(name: str, python: str = "") -> Any:
     """What checks and runs the backend's built engines: an `engines.bundle.toolchain.EngineOpener`.
+
+    Args:
+        python: as for `under`.
 
     Raises:
         ConfigError: there is no such backend.
         BuildError: it builds nothing, or what it needs is not installed.
     """
-    maker = _function(name, "opener")
+    maker = getattr(under(name, python), "opener", None)
     if maker is None:
         raise BuildError(f"backend {name}: it builds nothing that could be opened")
     return maker()

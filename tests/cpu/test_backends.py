@@ -34,6 +34,7 @@ from tickrt.runtime.session import Session
 LEVEL = ("--builder-optimization-level", "3")
 BUILT_IN = [
     *("tensorrt", "tensorrt_rtx", "onnxruntime", "native", "null", "reference", "resident"),
+    "onnxruntime-cuda",
 ]
 
 
@@ -107,7 +108,7 @@ def test_what_it_lacks_it_cannot_do() -> None:
         backends.builder("up")
     with pytest.raises(BuildError, match="nothing that could be opened"):
         backends.opener("up")
-    with pytest.raises(ConfigError, match=r"'tensorrt' cannot run a model here: .*ONNX"):
+    with pytest.raises(ConfigError, match=r"'tensorrt' cannot run a model here: .*driver"):
         backends.load("tensorrt", None, None, None)
 
 
@@ -115,7 +116,7 @@ def test_an_unknown_name_lists_those_that_are_known(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = (
-        "did you mean onnxruntime.*there are native, null, onnxruntime, reference, resident, ten"
+        "did you mean onnxruntime.*there are native, null, onnxruntime, onnxruntime-cuda, ref"
         ".*'tickrt.backends'"
     )
     with pytest.raises(ConfigError, match=words):

@@ -29,6 +29,9 @@
 
 struct alignas(16) uint4 { unsigned x, y, z, w; };
 struct alignas(16) float4 { float x, y, z, w; };
+struct alignas(8) float2 { float x, y; };
+struct alignas(8) uint2 { unsigned x, y; };
+inline float2 make_float2(float x, float y) { return {x, y}; }
 inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
 inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 template <class To, class From> To same_bits(From from) {
@@ -60,6 +63,7 @@ struct Block {
   Barrier all;
   std::map<std::pair<int, unsigned>, Barrier> warps;  // by warp and mask
   std::vector<unsigned> shuffled;
+  std::map<int, std::vector<unsigned>> shared_words;  // by warp
   int votes = 0;
 };
 
@@ -108,6 +112,17 @@ inline unsigned shuffle(unsigned mask, unsigned value, int from) {
   const unsigned found = slots[from % WARP];
   meet_warp(mask);
   return found;
+}
+
+// Every lane's `count` words for all lanes: all[number][lane].
+inline void share_words(const unsigned *mine, int count, unsigned *all) {
+  const int tid = machine().now->tid, lane = tid % WARP;
+  std::vector<unsigned> &slots = block().shared_words[tid / WARP];
+  slots.resize(count * WARP);
+  for (int i = 0; i < count; i++) slots[i * WARP + lane] = mine[i];
+  meet_warp(0xffffffffu);
+  std::copy(slots.begin(), slots.end(), all);
+  meet_warp(0xffffffffu);
 }
 
 inline unsigned *shared_word(unsigned address) {
@@ -252,6 +267,7 @@ inline float __shfl_sync(unsigned mask, float v, int from) {
 // What `resident.cuh` writes in PTX.
 typedef unsigned int word;
 inline float sigmoid_of(float x) { return 1.0f / (1.0f + expf(-x)); }
+inline float exp_of(float x) { return expf(x); }
 inline uint4 load_system(const void *at) {
   gpu::yield();
   return *static_cast<const uint4 *>(at);
@@ -274,6 +290,7 @@ inline void cluster_sync() {
   gpu::Machine &m = gpu::machine();
   gpu::meet(m.cluster, m.alive, "the cluster");
 }
+inline void cluster_meet() { cluster_sync(); }
 inline void arrival_init(word barrier) { gpu::arrival_at(barrier) = gpu::Arrival{1, 0, 0}; }
 inline void arrival_expect(word barrier, word bytes) {
   gpu::Arrival &a = gpu::arrival_at(barrier);
@@ -289,4 +306,50 @@ inline void send(word address, float value, word barrier) {
 }
 inline void send_piece(word address, uint4 v, word barrier) {
   gpu::machine().in_flight.push_back({address, {v.x, v.y, v.z, v.w}, barrier});
+}
+
+// The matrix unit: each lane's factors are passed to all lanes.
+inline float half_to_float(unsigned h) {
+  const int exponent = h >> 10 & 31, digits = h & 1023;
+  const float size = exponent == 31  ? (digits ? NAN : INFINITY)
+                     : exponent == 0 ? std::ldexp((float)digits, -24)
+                                     : std::ldexp((float)(digits + 1024), exponent - 25);
+  return h >> 15 ? -size : size;
+}
+inline unsigned float_to_half(float x) {
+  const unsigned sign = std::signbit(x) ? 0x8000 : 0;
+  if (std::isnan(x)) return sign | 0x7e00;
+  x = std::fabs(x);
+  if (x >= 65520.0f) return sign | 0x7c00;
+  int exponent;
+  std::frexp(x, &exponent);
+  exponent = std::max(exponent - 1, -14);
+  const int digits = (int)std::rint(std::ldexp(x, 10 - exponent));
+  return digits ? sign | (unsigned)(digits + (exponent + 14) * 1024) : sign;
+}
+inline uint2 halves_of(float x, float y) {
+  const unsigned a = float_to_half(x), b = float_to_half(y);
+  const unsigned c = float_to_half((x - half_to_float(a)) * 2048.0f);
+  const unsigned d = float_to_half((y - half_to_float(b)) * 2048.0f);
+  return {a | b << 16, c | d << 16};
+}
+inline unsigned __reduce_max_sync(unsigned mask, unsigned value) {
+  unsigned all[gpu::WARP];
+  gpu::share_words(&value, 1, all);
+  return *std::max_element(all, all + gpu::WARP);
+}
+inline void multiply(float (&total)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
+  const int lane = gpu::machine().now->tid % gpu::WARP;
+  const unsigned mine[6] = {a[0], a[1], a[2], a[3], b0, b1};
+  unsigned all[6][gpu::WARP];
+  gpu::share_words(mine, 6, &all[0][0]);
+  for (int c = 0; c < 4; c++) {
+    const int row = lane / 4 + c / 2 * 8, column = lane % 4 * 2 + c % 2;
+    for (int k = 0; k < 16; k++) {
+      const int shift = 16 * (k % 2), pair = k % 8 / 2;
+      const unsigned left = all[(row >= 8) + 2 * (k >= 8)][row % 8 * 4 + pair];
+      const unsigned right = all[4 + (k >= 8)][column * 4 + pair];
+      total[c] += half_to_float(left >> shift & 0xffff) * half_to_float(right >> shift & 0xffff);
+    }
+  }
 }

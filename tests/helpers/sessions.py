@@ -5,6 +5,7 @@ Everything here is deterministic.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from tickrt.market.instrument import KNOWN, Instrument
 from tickrt.memory.records import EVENT_DTYPE
 from tickrt.memory.ring import array_view
 from tickrt.runtime.session import Session
-from tickrt.strategy.params import TakerParams
+from tickrt.strategy.params import MakerParams, TakerParams
 
 T = 4
 BTC: Instrument = KNOWN["BTCUSDT"]
@@ -169,6 +170,24 @@ def config(
 ) -> SessionConfig:
     chosen = strategies or (settings(folder),)
     return SessionConfig(data=(data,), strategies=chosen, **changes)
+
+
+def on_many_symbols(folder: Path, symbols: int, batches: int, **changes: Any) -> Session:
+    """A session of that many markets, from memory, batch by batch in turn: their strategies, a
+    taker and a maker on each, share a `reference` engine host."""
+    names = [f"S{i}" for i in range(symbols)]
+    strategies = [
+        settings(folder, name=f"{name} {type(policy).__name__}", symbol=name, policy=policy)
+        for name in names
+        for policy in (TakerParams(enter_threshold=0.05, exit_threshold=0.0), MakerParams())
+    ]
+    events = np.concatenate([market(batches, seed=i, symbol=i) for i in range(symbols)])
+    view, owner = array_view(events[np.argsort(events["local_ts"], kind="stable")])
+    options = {"backend": "reference", "deadline_us": 1e7, **changes}
+    made = config(folder, folder / "none.npz", *strategies, **options)
+    session = Session(made, feed=(view, [replace(BTC, symbol=name) for name in names]))
+    session.feed_owner = owner  # type: ignore[attr-defined]  # lives as long as the session
+    return session
 
 
 def from_memory(made: SessionConfig) -> Session:

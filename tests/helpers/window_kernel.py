@@ -2,7 +2,8 @@
 
 `parcel` makes what a host loads; the faults are facts: ``load_s``, ``out_of_memory``, ``chatter``
 (lines that each answer prints), ``stuck_at`` and ``broken_at`` (rows that never end, that raise),
-``needs`` (rows before the first answer), ``nan_at`` and ``no_end`` (`finish` raises).
+``needs`` (rows before the first answer), ``nan_at`` and ``nan_from`` (a row, and all from one on),
+``answer_s`` (how long each answer takes) and ``no_end`` (`finish` raises).
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ class WindowKernel:
         while seq == facts.get("stuck_at"):
             time.sleep(0.01)
         out[0] = expected(np.vstack([self.rows[1:], rows]), self.weights)
-        if seq == facts.get("nan_at"):
+        time.sleep(facts.get("answer_s", 0.0))
+        if seq == facts.get("nan_at") or seq >= facts.get("nan_from", seq + 1):
             out[0] = np.nan
 
     def advance(self, seq: int, rows: np.ndarray) -> None:

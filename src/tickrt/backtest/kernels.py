@@ -33,8 +33,7 @@ from tickrt.compile.jit import kernel, kernel_internal
 from tickrt.execution.gateways.hftbacktest_kernels import ENDED
 from tickrt.market.deferred_kernels import apply_deferred, settle
 from tickrt.market.kernels import NO_ASK, NO_BID, best
-from tickrt.runtime.loop.loop_kernels import wait_for_room
-from tickrt.runtime.loop.record_kernels import publish_records, record_clock
+from tickrt.runtime.loop.record_kernels import publish_records, record_clock, wait_for_room
 from tickrt.runtime.loop.step_kernels import (
     SECOND,
     advance,

@@ -40,9 +40,10 @@ def bench_engine(
     """Time models in one engine beside the other, as the loop calls them, in one run.
 
     From before the row is handed over to the answer read. The floors come first: `null` is the
-    engine handle alone, `echo` the way to a GPU and back. The engines take turns on the same
-    rows, and every answer is compared with ONNX Runtime on the whole window. What this machine
-    does not have is skipped, with the reason.
+    engine handle alone, `echo` the way to a GPU and back, `empty launch` and `empty graph` what
+    an engine pays that is launched for each row. The engines take turns on the same rows, and
+    every answer is compared with ONNX Runtime on the whole window. What this machine does not
+    have is skipped, with the reason.
 
     [bold]Examples[/bold]
 

@@ -52,6 +52,16 @@ def build(
             rich_help_panel=_ENGINE,
         ),
     ] = None,
+    engine_python: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PYTHON",
+            help="The interpreter that has TensorRT; default: this one. It runs as long as the "
+            "build takes.",
+            show_default=False,
+            rich_help_panel=_ENGINE,
+        ),
+    ] = None,
     profile: Annotated[
         list[str] | None,
         typer.Option(
@@ -158,6 +168,7 @@ def build(
     \b
       tickrt build seed_lstm -o seed.bundle
       tickrt build seed_lstm -o seed.bundle --backend tensorrt --target 8.9 --precision fp16
+      tickrt build seed_lstm -o s.bundle --backend tensorrt --engine-python /opt/trt/bin/python3.9
       tickrt build m.onnx -o m.bundle --precision int8 --calibrate btcusd.npz --spec light
       tickrt build m.onnx -o m.bundle --sign file:k.sign.key --encrypt env:DESK_KEY
       tickrt build --rebuild old.bundle -o new.bundle --target 8.6
@@ -169,6 +180,7 @@ def build(
     changes: dict[str, Any] = {
         "backend": backend,
         "targets": tuple(target or ()),
+        "engine_python": engine_python or "",
         "allow_failed_parity": allow_failed_parity,
         "embed": embed,
     }
@@ -212,7 +224,7 @@ def build(
         if path.suffix.lower() not in (".uff", ".caffemodel", ".prototxt"):
             files = find_model(model)
             path, spec_here = files.onnx, spec or files.spec
-        _check_heeded(backend, target or (), given)
+        _check_heeded(backend, target or (), engine_python or "", given)
         request = BuildRequest(model=path, **changes, **given)
     _run(request, calibrate, spec_here, out, encrypt, sign, as_json)
 
@@ -231,7 +243,7 @@ def _flags(names: Iterable[str]) -> str:
     return ", ".join(_FLAGS.get(name, "--" + name.replace("_", "-")) for name in names)
 
 
-def _check_heeded(backend: str, targets: Iterable[str], given: dict[str, Any]) -> None:
+def _check_heeded(backend: str, targets: Iterable[str], python: str, given: dict[str, Any]) -> None:
     """Options that the named backend has no use for are refused, not ignored.
 
     Raises:
@@ -243,7 +255,7 @@ def _check_heeded(backend: str, targets: Iterable[str], given: dict[str, Any]) -
     asked = [name for name in names if given.get(name)]
     if backend == backends.AUTO or not asked:
         return
-    heeded = backends.builder(backend, tuple(targets)).options
+    heeded = backends.builder(backend, tuple(targets), python).options
     if wrong := [name for name in asked if name not in heeded]:
         raise ConfigError(
             f"{_flags(wrong)}: --backend {backend} has no use for it; drop it, or build with "

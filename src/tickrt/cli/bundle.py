@@ -114,6 +114,14 @@ def verify(
     trust: keys.Trust = None,
     key: keys.Key = None,
     allow_unsigned: keys.AllowUnsigned = False,
+    engine_python: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PYTHON",
+            help="The interpreter that has the engines' library; default: this one.",
+            show_default=False,
+        ),
+    ] = None,
     encrypt: keys.Encrypt = None,
     sign: keys.Sign = None,
     as_json: Json = False,
@@ -140,14 +148,14 @@ def verify(
         raise ConfigError("--out, --spec and --encrypt are for --parity: add it, or drop them")
     if out is not None:
         check_free(out, force)
-    checks = _checks(bundle, trust, key, allow_unsigned)
+    named = _Keys(trust, key, allow_unsigned, encrypt, sign)
+    python = engine_python or ""
+    checks = _checks(bundle, named, python)
     facts: dict[str, Any] = {"path": str(bundle), "checks": checks}
     failed = any(check["result"] == "failed" for check in checks)
     if data is not None and not failed:
         rows = _rows(bundle, data, spec)
-        facts["parity"] = _parity(
-            bundle, rows, data.name, out, _Keys(trust, key, allow_unsigned, encrypt, sign)
-        )
+        facts["parity"] = _parity(bundle, rows, data.name, out, named, python)
         failed = facts["parity"]["status"] == "failed"
     emit(facts, as_json, show=lambda: _show_checks(facts))
     if failed:
@@ -165,13 +173,15 @@ class _Keys:
     sign: str | None
 
 
-def _checks(
-    bundle: Path, trust: list[str] | None, key: str | None, allow_unsigned: bool
-) -> list[dict[str, str]]:
+def _checks(bundle: Path, named: _Keys, python: str) -> list[dict[str, str]]:
     from tickrt.engines.build.inspect import verify as verify_bundle
 
     found = verify_bundle(
-        bundle, keys.load_trust(trust), keys.load_encrypt(key), allow_unsigned=allow_unsigned
+        bundle,
+        keys.load_trust(named.trust),
+        keys.load_encrypt(named.key),
+        allow_unsigned=named.allow_unsigned,
+        python=python,
     )
     return [{"what": c.what, "result": c.result, "why": c.why} for c in found]
 
@@ -185,7 +195,12 @@ def _rows(bundle: Path, data: Path, spec: str | None) -> npt.NDArray[np.float32]
 
 
 def _parity(
-    bundle: Path, rows: npt.NDArray[np.float32], said: str, out: Path | None, named: _Keys
+    bundle: Path,
+    rows: npt.NDArray[np.float32],
+    said: str,
+    out: Path | None,
+    named: _Keys,
+    python: str,
 ) -> dict[str, Any]:
     """Compare with the original on `rows`; write the bundle with the figures to `out`."""
     from tickrt.engines.build.inspect import describe, verify_on_target
@@ -196,7 +211,7 @@ def _parity(
     sealed = keys.load_encrypt(named.encrypt or (named.key if encrypted else None))
     trusted, key = keys.load_trust(named.trust), keys.load_encrypt(named.key)
     parity, manifest, payloads = verify_on_target(
-        bundle, rows, said, trusted, key, named.allow_unsigned
+        bundle, rows, said, trusted, key, named.allow_unsigned, python
     )
     facts = {k: v for k, v in parity.model_dump(mode="json").items() if v not in (None, "")}
     if out is not None:

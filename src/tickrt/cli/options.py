@@ -30,7 +30,7 @@ __all__ = ["SessionOptions", "assignments", "session_config"]
 
 _WHAT, _TRADE, _ENGINE = "What to run", "How to trade", "How to run it"
 _ENGINE_SETTINGS = (
-    *("backend", "engine_python", "allow_time_slicing", "weights"),
+    *("backend", "engine_python", "allow_time_slicing", "max_batch", "weights"),
     *("threads", "split", "stateful"),
 )
 
@@ -97,8 +97,8 @@ class SessionOptions:
     backend: Annotated[
         str | None,
         typer.Option(
-            help="What runs the model: native, onnxruntime, resident, null, reference, or one that "
-            "was added.",
+            help="What runs the model: native, onnxruntime, resident, tensorrt, onnxruntime-cuda, "
+            "null, reference, or one that was added.",
             show_default="native",
             autocompletion=complete_backend,
             rich_help_panel=_ENGINE,
@@ -121,6 +121,18 @@ class SessionOptions:
             help="Several engines on one GPU may take turns where there is no MPS: a tick may then "
             "wait 2.4 ms for its own.",
             show_default="--no-time-slicing",
+            rich_help_panel=_ENGINE,
+        ),
+    ] = None
+    max_batch: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=128,
+            help="One model on many symbols: an engine host takes what is ready of them at once, "
+            "up to so many rows; 1: a host for each symbol. reference does so unasked, onnxruntime "
+            "where this is given.",
+            show_default=False,
             rich_help_panel=_ENGINE,
         ),
     ] = None

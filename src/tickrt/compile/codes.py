@@ -149,6 +149,13 @@ MAIL_ROWS: Final = 64  # float32
 MAIL_ANSWER: Final = 1  # an answer is wanted
 MAIL_RESET: Final = 2  # before this row: forget every state
 
+# A row of a message that holds rows of many streams (`host.batch`), and its reply slots.
+BATCH_MEMBER: Final = 0  # whose row it is: 0, 1 …
+BATCH_SEQ: Final = 8
+BATCH_FLAGS: Final = 16  # MAIL_ANSWER, MAIL_RESET
+BATCH_VALUES: Final = 32  # float32
+BATCH_REPLIES: Final = 16  # slots that each stream has, a power of two
+
 # A reply of the mailbox.
 REPLY_STAMP: Final = 0  # number of the row that it was made from, written last
 REPLY_ERROR: Final = 8  # 0: there is none

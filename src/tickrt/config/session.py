@@ -178,12 +178,15 @@ class SessionConfig(_Frozen):
         data: event files, one per symbol.
         strategies: at least one; not set: one taker on `seed_lstm`.
         backend: what runs the models, by name: native (a model that it cannot run exactly runs in
-            onnxruntime instead, and the report says why), onnxruntime, resident, null, reference,
-            or an added one.
+            onnxruntime instead, and the report says why), onnxruntime, resident, tensorrt,
+            onnxruntime-cuda, null, reference, or an added one.
         engine_python: the Python interpreter that has what the engines need, for backends that run
             them in a process of their own; not set: this one.
         allow_time_slicing: let several engines on one GPU take turns where there is no MPS; a tick
             may then wait 2.4 ms for its own.
+        max_batch: where strategies run one model on many symbols, an engine host takes what is
+            ready of them at once, up to so many rows; 1: a host for each symbol. Not set: 128 for
+            reference; onnxruntime runs in the loop's own thread, and in a host where it is set.
         weights: how native keeps large weight matrices: fp32 (exact), bf16 or int8 (sooner).
         threads: intra-op threads of onnxruntime; 1: the loop's own thread, as native always.
         split: run only what depends on the newest row on the path, where that is exact.
@@ -213,6 +216,7 @@ class SessionConfig(_Frozen):
     backend: Annotated[str, AfterValidator(lambda v: _backend(v))] = PREFERRED
     engine_python: str | None = None
     allow_time_slicing: Switch = False
+    max_batch: Whole | None = Field(default=None, ge=1, le=128)
     weights: Weights = "fp32"
     threads: Whole = Field(default=1, ge=1, le=256)
     split: Switch = True

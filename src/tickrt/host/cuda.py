@@ -1,6 +1,7 @@
 """The CUDA driver, as much of it as an engine host calls, through `ctypes`.
 
-Entry points: `open_device()` → `Device`, with allocations, modules and launches; `CudaError`.
+Entry points: `open_device()` → `Device`, with allocations, modules, launches and recorded graphs;
+`CudaError`.
 
 Every return code is checked; what failed is named as the driver names it. Nothing here imports more
 than the standard library and NumPy, and it runs on Python 3.9.
@@ -11,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -18,11 +20,12 @@ import numpy as np
 
 from tickrt.errors import HostError
 
-__all__ = ["CudaError", "Device", "Module", "open_device"]
+__all__ = ["CudaError", "Device", "Graph", "Module", "Pinned", "open_device"]
 
 _PORTABLE_MAPPED = 0x3  # CU_MEMHOSTALLOC_PORTABLE | CU_MEMHOSTALLOC_DEVICEMAP
 _REGISTER_MAPPED = 0x3  # CU_MEMHOSTREGISTER_PORTABLE | CU_MEMHOSTREGISTER_DEVICEMAP
 _NON_BLOCKING = 0x1
+_THREAD_LOCAL = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: only this thread is held to the rules
 _OPAQUE_FD = 1  # CU_EXTERNAL_MEMORY_HANDLE_TYPE_OPAQUE_FD
 _MAX_DYNAMIC_SHARED = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
 _NON_PORTABLE_CLUSTER = 14  # CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED
@@ -122,6 +125,73 @@ class Module:
         self._driver.call("cuModuleUnload", self._handle)
 
 
+class Pinned:
+    """Memory of this process that the GPU reads and writes in place, page-locked.
+
+    Attributes:
+        view: it as uint8, zeroed.
+        address: where it is for us; `device`: where it is for the GPU.
+    """
+
+    def __init__(self, driver: _Driver, size: int) -> None:
+        self._driver = driver
+        found = ctypes.c_void_p()
+        driver.call(
+            "cuMemHostAlloc",
+            ctypes.byref(found),
+            ctypes.c_size_t(size),
+            ctypes.c_uint(_PORTABLE_MAPPED),
+        )
+        self.address = int(found.value or 0)
+        there = ctypes.c_ulonglong()
+        try:
+            driver.call("cuMemHostGetDevicePointer_v2", ctypes.byref(there), found, 0)
+        except CudaError:
+            driver.code("cuMemFreeHost", found)
+            raise
+        self.device = there.value
+        self.view = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(self.address))
+        self.view.fill(0)
+
+    def close(self) -> None:
+        """Give it back; nothing may look at `view` any more."""
+        self._driver.call("cuMemFreeHost", ctypes.c_void_p(self.address))
+
+
+class Graph:
+    """Work that was recorded once and is launched as a whole, always on the same addresses."""
+
+    def __init__(self, driver: _Driver, recorded: ctypes.c_void_p, stream: ctypes.c_void_p) -> None:
+        self._driver, self._recorded, self._stream = driver, recorded, stream
+        self._ready = ctypes.c_void_p()
+        count = ctypes.c_size_t()
+        try:
+            driver.call("cuGraphGetNodes", recorded, None, ctypes.byref(count))
+            driver.call(
+                "cuGraphInstantiateWithFlags",
+                ctypes.byref(self._ready),
+                recorded,
+                ctypes.c_ulonglong(0),
+            )
+        except CudaError:
+            driver.code("cuGraphDestroy", recorded)
+            raise
+        self.nodes = count.value
+
+    def upload(self) -> None:
+        """Do what the first launch would have to do besides."""
+        self._driver.call("cuGraphUpload", self._ready, self._stream)
+
+    def launch(self) -> None:
+        """Start it; it runs after what was launched before."""
+        self._driver.call("cuGraphLaunch", self._ready, self._stream)
+
+    def close(self) -> None:
+        """Release it; it must have ended."""
+        self._driver.call("cuGraphExecDestroy", self._ready)
+        self._driver.call("cuGraphDestroy", self._recorded)
+
+
 class Device:
     """One GPU with its primary context current, and a stream of its own."""
 
@@ -159,6 +229,63 @@ class Device:
         """``sm_90``"""
         return f"sm_{self.attribute('major')}{self.attribute('minor')}"
 
+    @property
+    def stream(self) -> int:
+        """The handle of its stream, for libraries that launch by themselves."""
+        return int(self._stream.value or 0)
+
+    def pinned(self, size: int) -> Pinned:
+        """Memory that both sides see; the caller closes it."""
+        return Pinned(self._driver, max(size, 64))
+
+    def copy_in(self, target: int, source: int, size: int) -> None:
+        """From pinned memory to the GPU's, after what was launched before. Does not wait."""
+        self._driver.call(
+            "cuMemcpyHtoDAsync_v2",
+            ctypes.c_ulonglong(target),
+            ctypes.c_void_p(source),
+            ctypes.c_size_t(size),
+            self._stream,
+        )
+
+    def copy_out(self, target: int, source: int, size: int) -> None:
+        """From the GPU's memory to pinned memory, likewise."""
+        self._driver.call(
+            "cuMemcpyDtoHAsync_v2",
+            ctypes.c_void_p(target),
+            ctypes.c_ulonglong(source),
+            ctypes.c_size_t(size),
+            self._stream,
+        )
+
+    def copy_within(self, target: int, source: int, size: int) -> None:
+        """From the GPU's memory to its memory, likewise."""
+        self._driver.call(
+            "cuMemcpyDtoDAsync_v2",
+            ctypes.c_ulonglong(target),
+            ctypes.c_ulonglong(source),
+            ctypes.c_size_t(size),
+            self._stream,
+        )
+
+    def record(self, work: Callable[[], None]) -> Graph:
+        """A graph of what `work` launches on the stream; nothing of it runs now.
+
+        Raises:
+            CudaError: it cannot be recorded; also whatever `work` raises. No graph is left then.
+        """
+        self._driver.call("cuStreamBeginCapture_v2", self._stream, ctypes.c_int(_THREAD_LOCAL))
+        recorded = ctypes.c_void_p()
+        try:
+            work()
+        except BaseException:
+            self._driver.code("cuStreamEndCapture", self._stream, ctypes.byref(recorded))
+            if recorded:
+                self._driver.code("cuGraphDestroy", recorded)
+            raise
+        self._driver.call("cuStreamEndCapture", self._stream, ctypes.byref(recorded))
+        return Graph(self._driver, recorded, self._stream)
+
     def allocate(self, size: int) -> int:
         """That many bytes of GPU memory; their address."""
         address = ctypes.c_ulonglong()
@@ -180,6 +307,15 @@ class Device:
             self._driver.code("cuMemFree_v2", ctypes.c_ulonglong(address))
             raise
         return address
+
+    def download(self, values: np.ndarray[Any, Any], address: int) -> None:
+        """Copy what lies at an address of the GPU into `values`; waits."""
+        self._driver.call(
+            "cuMemcpyDtoH_v2",
+            ctypes.c_void_p(values.ctypes.data),
+            ctypes.c_ulonglong(address),
+            ctypes.c_size_t(values.nbytes),
+        )
 
     def fill(self, address: int, word: int, words: int) -> None:
         """Store a 32-bit word again and again."""
@@ -280,6 +416,10 @@ class Device:
         if code not in (0, _NOT_READY):
             raise CudaError(f"the kernel ended: {self._driver.reason(code)}")
         return code == 0
+
+    def settle(self) -> None:
+        """Wait for everything on the GPU: what is filled or uploaded is there for every stream."""
+        self._driver.call("cuCtxSynchronize")
 
     def wait(self) -> None:
         """Wait for everything that was launched."""

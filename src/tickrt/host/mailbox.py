@@ -224,12 +224,12 @@ class Mailbox:
                 f"mailbox: its header is {self._words[: len(layout.header)].tolist()}, expected "
                 f"{layout.header}: use the same tickrt on both sides"
             )
-        slots = layout.slots
         self._replies = host[CONTROL_BYTES : layout.host_bytes].view(layout.reply_dtype)
         self._stamps, self._errors = self._replies["stamp"], self._replies["error"]
         self._values = self._replies["values"]
-        self._mask = slots - 1
+        self._mask = layout.slots - 1
         self._mail = None if rows is None else rows[: layout.row_bytes].view(layout.mail_dtype)
+        self._mail_stamps = None if self._mail is None else self._mail["stamp"]
         self._taken = int(self._words[TAKEN // 8])
 
     def get(self, word: int) -> int:
@@ -260,9 +260,11 @@ class Mailbox:
     def take(self) -> Mail | None:
         """The next message, or None when there is none yet. Its slot is free afterwards."""
         assert self._mail is not None
-        slot = self._mail[self._taken & self._mask]
-        if slot["stamp"] != self._taken + 1:
+        assert self._mail_stamps is not None
+        place = self._taken & self._mask
+        if self._mail_stamps[place] != self._taken + 1:
             return None
+        slot = self._mail[place]
         flags, count = int(slot["flags"]), int(slot["count"])
         rows = slot["rows"][:count, : self.layout.width].copy()
         mail = Mail(

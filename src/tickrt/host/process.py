@@ -12,7 +12,8 @@ mailbox (`GONE`), where the loop's handle finds it. It also ends a host whose he
 
 Invariants: no request waits longer than its timeout; a host that does not answer, or was asked by
 somebody who was interrupted, is killed, since nobody knows what it is doing. A host never outlives
-this process: its kernel ends it with the thread that started it.
+this process: its kernel ends it with the thread that started it. Neither a host nor the thread that
+watches it runs on the loop's core (`cores`), even if the thread that made it is pinned there.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -35,12 +36,22 @@ from numpy.typing import NDArray
 
 from tickrt.environment import for_child
 from tickrt.errors import ConfigError, HostError, TickrtError
+from tickrt.host.cores import cores_beside, process_cores
 from tickrt.host.mailbox import ABORT, BEAT, GONE, SERVING, STATE, Layout, Mailbox
 from tickrt.host.memory.registry import Allocated
-from tickrt.host.messages import PROTOCOL, Channel, channels, error_from_wire, sealed
+from tickrt.host.messages import (
+    PROTOCOL,
+    Channel,
+    channels,
+    error_from_wire,
+    read_sealed,
+    sealed,
+)
 from tickrt.host.parcel import Parcel, pack
 
-__all__ = ["HostProcess", "Limits"]
+__all__ = ["HostProcess", "Limits", "Progress"]
+
+Progress = Callable[[str, int, int], None]
 
 _LOG = logging.getLogger("tickrt.host")
 _LOOK_S = 0.25  # between two looks at the heart
@@ -50,6 +61,10 @@ _PYTHON = "engine_python has to name a Python interpreter, 3.9 or later, with Nu
 _GRACE_S = 1.0  # for a host that was aborted, or has ended, to be gone
 
 
+def _silent(phase: str, done: int, total: int) -> None:
+    """Nobody asked for progress."""
+
+
 @dataclass(frozen=True)
 class Limits:
     """How long things may take, seconds.
@@ -57,13 +72,23 @@ class Limits:
     Attributes:
         start: until the process has said what it is.
         request: until it has answered; `load`, `warm` and `verify` may take `load`.
+        build: one engine may take, from one sign of progress to the next.
         silence: its heart may stand still, while it serves.
     """
 
     start: float = 20.0
     request: float = 20.0
     load: float = 300.0
+    build: float = 3600.0
     silence: float = 10.0
+
+
+def _allowed(cores: Collection[int]) -> frozenset[int]:
+    """Those of `cores` that there are for us."""
+    ours = process_cores()
+    if not (found := ours.intersection(cores)):
+        raise ConfigError(f"engine host: cores: {sorted(cores)}: choose from {sorted(ours)}")
+    return found
 
 
 class HostProcess:
@@ -74,13 +99,14 @@ class HostProcess:
         kernels: further kernels, by format (`kernels.registry.Kernels`).
         environment: variables that it gets besides ours.
         limits: how long things may take.
+        cores: that it may run on; None: all but that of a pinned caller (`cores.cores_beside`).
 
     Attributes:
         facts: what it said of itself: ``python``, ``numpy``, ``formats``.
         pid: its process.
 
     Raises:
-        ConfigError: `python` is no interpreter.
+        ConfigError: `python` is no interpreter, or the process may use none of `cores`.
         HostError: the process ended before it said what it is, or did not say so in time.
     """
 
@@ -91,9 +117,11 @@ class HostProcess:
         kernels: Mapping[str, str] | None = None,
         environment: Mapping[str, str] | None = None,
         limits: Limits | None = None,
+        cores: Collection[int] | None = None,
     ) -> None:
         self._python = python or sys.executable
         self._limits = limits or Limits()
+        self._cores = cores_beside() if cores is None else _allowed(cores)
         self._lock = threading.Lock()  # one request at a time
         self._box: Mailbox | None = None
         self._asked, self._why = 0, ""
@@ -138,6 +166,7 @@ class HostProcess:
     def _live(self, command: list[str], fd: int, variables: dict[str, str]) -> None:
         """The thread: start the process, watch it, say that it has ended."""
         try:
+            os.sched_setaffinity(0, self._cores)  # of this thread, and so of what it starts
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -241,7 +270,7 @@ class HostProcess:
     def request(
         self, do: str, fds: Sequence[int] = (), timeout_s: float | None = None, **fields: Any
     ) -> dict[str, Any]:
-        """Ask, and wait for the answer.
+        """Ask, and wait for the answer; files that come with it are closed.
 
         Args:
             do: the request's name (`service`).
@@ -252,13 +281,59 @@ class HostProcess:
             HostError: it has ended, or did not answer in time; it is killed then.
             TickrtError: the host's own error, of the kind that it named.
         """
+        answer, files = self._exchange(do, fds, timeout_s, _silent, fields)
+        for fd in files:
+            os.close(fd)
+        return answer
+
+    def exchange(
+        self,
+        do: str,
+        content: bytes | memoryview,
+        timeout_s: float | None = None,
+        progress: Progress | None = None,
+        **fields: Any,
+    ) -> tuple[dict[str, Any], memoryview]:
+        """Ask with bytes, and wait for an answer with bytes.
+
+        Args:
+            do, timeout_s: as for `request`; the time counts anew from every sign of progress.
+            content: travels in sealed memory.
+            progress: called with phase, steps done, steps in all, in this thread.
+
+        Raises:
+            HostError, TickrtError: like `request`.
+        """
+        fd = sealed(bytes(content))
+        try:
+            answer, files = self._exchange(do, [fd], timeout_s, progress or _silent, fields)
+        finally:
+            os.close(fd)
+        try:
+            return answer, read_sealed(files[0], "its answer") if files else memoryview(b"")
+        finally:
+            for fd in files:
+                os.close(fd)
+
+    def _exchange(
+        self,
+        do: str,
+        fds: Sequence[int],
+        timeout_s: float | None,
+        progress: Progress,
+        fields: Mapping[str, Any],
+    ) -> tuple[dict[str, Any], list[int]]:
         with self._lock:
             if self._why:
                 raise HostError(f"engine host ({self._python}) {self._why}")
             self._asked += 1
             try:
                 self._channel.send({"id": self._asked, "do": do, **fields}, fds)
-                answer, _ = self._channel.receive(timeout_s or self._limits.request)
+                while True:
+                    answer, files = self._channel.receive(timeout_s or self._limits.request)
+                    if "progress" not in answer:
+                        break
+                    progress(*answer["progress"])
             except (TimeoutError, EOFError, HostError) as error:
                 raise self._lost(error) from error
             except BaseException:  # interrupted: the answer would be taken for the next one's
@@ -269,7 +344,20 @@ class HostProcess:
             raise HostError(f"engine host ({self._python}): an answer to another request: {answer}")
         if "error" in answer:
             raise error_from_wire(answer["error"], f"engine host ({do})")
-        return answer
+        return answer, files
+
+    def build(
+        self,
+        format_: str,
+        model: bytes,
+        options: Mapping[str, Any],
+        progress: Progress | None = None,
+    ) -> tuple[dict[str, Any], memoryview]:
+        """Have it build an engine: what there is to say of it, and its bytes. Raises like
+        `request`, and BuildError for what cannot be built."""
+        return self.exchange(
+            "build", model, self._limits.build, progress, format=format_, options=dict(options)
+        )
 
     def warm(self, format_: str) -> None:
         """Do what can be done before there is an engine. Raises like `request`."""

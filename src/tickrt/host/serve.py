@@ -9,6 +9,7 @@ that row's error or the engine's, never lost with the thread.
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -29,12 +30,14 @@ _WATCH_S = 500e-6  # between two looks at a kernel that serves by itself
 
 @dataclass
 class Served:
-    """What a server has done."""
+    """What a server has done; `rows_max` is the most rows that one message had."""
 
     rows: int = 0
     answers: int = 0
     refused: int = 0
     resets: int = 0
+    messages: int = 0
+    rows_max: int = 0
     answer_us_max: float = 0.0
     busy_us: float = 0.0
 
@@ -117,21 +120,29 @@ class Server:
 
     def _serve(self) -> None:
         box, beats, idle = self._box, 0, 0
+        looks = sys.maxsize if getattr(self._kernel, "spins", False) else _LOOKS
         while not self._over():
             beats += 1
             box.put(BEAT, beats)
-            mail = box.take()
-            if mail is not None:
+            if self.turn():
                 idle = 0
-                self._answer(mail)
-            elif idle < _LOOKS:
+            elif idle < looks:
                 idle += 1
             else:
                 time.sleep(_NAP_S)
 
+    def turn(self) -> bool:
+        """Answer the next message; False where there is none."""
+        mail = self._box.take()
+        if mail is not None:
+            self._answer(mail)
+        return mail is not None
+
     def _answer(self, mail: Mail) -> None:
         served, began = self.served, time.perf_counter()
         served.rows += 1
+        served.messages += 1
+        served.rows_max = max(served.rows_max, len(mail.rows))
         if mail.reset:
             served.resets += 1
             self._kernel.reset()

@@ -1,8 +1,9 @@
 """The host's side of the control channel: one request after the other, each answered.
 
 Entry point: `main`. Requests (see `process.HostProcess`): ``warm``, ``load``, ``verify``,
-``start``, ``stats``, ``stop``, ``end``. An answer is ``{"ok": true, …}`` or
-``{"error": {kind, text}}``.
+``start``, ``stats``, ``stop``, ``end``; and those of `workshop`, for formats that are built here:
+``look``, ``build``, ``check``, ``open``, ``run``. An answer is ``{"ok": true, …}`` or
+``{"error": {kind, text}}``, perhaps with files; messages with ``progress`` may come before it.
 
 The process ends when it is told to, when our end of the channel is closed, when the abort word is
 set, and by the kernel's hand when its parent dies.
@@ -30,12 +31,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tickrt.errors import EngineError, HostError
-from tickrt.host.kernels.registry import Kernels
-from tickrt.host.mailbox import GENERATION, Layout, Mailbox
+from tickrt.host.batch import BatchLayout, BatchMailbox, layout_of
+from tickrt.host.kernels.registry import Kernels, load_batch
+from tickrt.host.mailbox import GENERATION, Mailbox
 from tickrt.host.memory.registry import ORDINARY, Attached, attach
 from tickrt.host.messages import PROTOCOL, Channel, error_to_wire, read_sealed
 from tickrt.host.parcel import unpack
 from tickrt.host.serve import Server
+from tickrt.host.serve_batch import BatchServer
+from tickrt.host.workshop import Workshop
 
 __all__ = ["Service", "main"]
 
@@ -68,6 +72,7 @@ class Service:
             "stats": self._stats,
             "stop": self._stop,
         }
+        self._requests.update(Workshop(channel, kernels).requests)
 
     def run(self) -> None:
         """Greet, then answer until the end."""
@@ -86,7 +91,12 @@ class Service:
                 finally:
                     for fd in fds:
                         os.close(fd)
-                self._channel.send({"id": request.get("id"), **answer})
+                files = answer.pop("files", [])
+                try:
+                    self._channel.send({"id": request.get("id"), **answer}, files)
+                finally:
+                    for fd in files:
+                        os.close(fd)
                 if request.get("do") == "end":
                     return
         except EOFError:
@@ -115,17 +125,23 @@ class Service:
         """Files: row memory, host memory, then those of the parcel."""
         if self._loaded is not None:
             raise HostError("it has an engine already: stop that one first")
-        layout = Layout(**request["layout"])
+        layout = layout_of(request["layout"])
         parcel = unpack(request["parcel"], fds[2:])
         library = self._kernels.find(parcel.format)
         rows = attach(str(request["row_memory"]), fds[0], layout.row_bytes)
         host = attach(ORDINARY, fds[1], layout.host_bytes)
         assert host.view is not None
-        box = Mailbox(layout, host.view, rows.view)
-        kernel = library.load(parcel.payloads, parcel.facts)
+        memories, hang_up = (rows, host), self._channel.hang_up
+        if isinstance(layout, BatchLayout):
+            kernel = load_batch(library, parcel, layout.members, layout.max_batch)
+            box: Mailbox = BatchMailbox(layout, host.view, rows.view)
+            server: Server = BatchServer(box, kernel, memories, hang_up)
+        else:
+            kernel = library.load(parcel.payloads, parcel.facts)
+            box = Mailbox(layout, host.view, rows.view)
+            server = Server(box, kernel, memories, hang_up)
         self._generation += 1
         box.put(GENERATION, self._generation)
-        server = Server(box, kernel, (rows, host), self._channel.hang_up)
         self._loaded = _Loaded(kernel, box, (rows, host), server)
         return {"generation": self._generation}
 
@@ -139,6 +155,8 @@ class Service:
         expects nothing."""
         loaded, n = self._engine(), int(request["rows"])
         layout = loaded.box.layout
+        if isinstance(layout, BatchLayout):
+            raise HostError("parity rows are for an engine of one stream: load it as one")
         values = np.frombuffer(read_sealed(fds[0], "parity rows"), np.float32)
         if len(values) != n * (layout.width + layout.outputs):
             raise HostError(f"parity: {len(values)} numbers for {n} rows of {layout}")

@@ -180,7 +180,6 @@ def _assemble(
     opened: list[Any],
 ) -> Assembly:
     """`assemble`; what it opens is in `opened`."""
-    engines: list[Engine] = []
     if len({market.symbol for market in markets}) != len(markets):
         raise ConfigError(f"two files of one symbol: {[market.symbol for market in markets]}")
     slots = sorted(
@@ -207,9 +206,8 @@ def _assemble(
         )
     loader = backends.prepare(config.backend, len(engine_keys), config)
     opened.append(loader)
-    for key, k in zip(engine_keys, engine_stream, strict=True):
-        engines.append(loader.load(by_engine[key].source, _ring(streams, k), config))
-        opened.append(engines[-1])
+    rings = [_ring(streams, k) for k in engine_stream]
+    engines = _engines(config, loader, [by_engine[key] for key in engine_keys], rings, opened)
     deadline = int(config.deadline_us * 1e3 * ticks_per_ns())
     strategy_engine = [engine_keys.index(slot.engine_key) for slot in slots]
     book = new_book([market.tick_size for market in markets])
@@ -230,6 +228,27 @@ def _assemble(
         LoopSettings(config.healthy_needed, wait_for_records=config.pace == 0),
     )
     return Assembly(loop, tuple(slots), tuple(engines), gateway, records, loader)
+
+
+def _engines(
+    config: SessionConfig,
+    loader: Any,
+    slots: Sequence[StrategySlot],
+    rings: Sequence[RowRing],
+    opened: list[Any],
+) -> list[Engine]:
+    """An engine for each slot; those of one model on many streams may share what runs it."""
+    shares: dict[tuple[str, str], list[int]] = {}
+    for i, slot in enumerate(slots):
+        shares.setdefault(slot.engine_key[1:], []).append(i)
+    found: dict[int, Engine] = {}
+    for members in shares.values():
+        source = slots[members[0]].source
+        together = backends.load_group(loader, source, [rings[i] for i in members], config)
+        for n, i in enumerate(members):
+            found[i] = together[n] if together else loader.load(source, rings[i], config)
+            opened.append(found[i])
+    return [found[i] for i in range(len(slots))]
 
 
 def _strategy(slot: StrategySlot, engine: int) -> StrategyConfig:

@@ -3,13 +3,15 @@
 Entry points: `check_names` (before the work), `compare(source, names, …)`, `kernel_feed`.
 
 Invariants: what cannot be measured here is an entry with the reason, never a failure of the run.
-The echo is measured before the others are opened: two hosts on one GPU would take turns on it.
+Echo and empty launches are measured before the others are opened: two processes with work on one
+GPU would take turns on it.
 """
 
 from __future__ import annotations
 
+import ctypes.util
 import difflib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -24,6 +26,8 @@ from tickrt.observe.nvml import read_gpus
 from tickrt.runtime.backends.handle import Engine, RowRing
 from tickrt.runtime.backends.null import NullEngine
 from tickrt.runtime.engine_bench import Feed, Runner, Stream, side_by_side
+from tickrt.runtime.engine_child import ChildRunner
+from tickrt.runtime.engine_floors import KINDS
 from tickrt.runtime.engine_peers import PEERS, Skipped
 from tickrt.runtime.model_source import Source
 
@@ -33,9 +37,10 @@ if TYPE_CHECKING:
 
 __all__ = ["DEFAULT_NAMES", "FLOORS", "check_names", "compare", "kernel_feed"]
 
-FLOORS = ("null", "echo")
+LAUNCHES = {f"empty {kind}": kind for kind in KINDS}
+FLOORS = ("null", "echo", *LAUNCHES)
 DEFAULT_NAMES = ("onnxruntime", "native", "resident", "tensorrt", *PEERS)
-_ON_GPU = {"resident", "tensorrt", "tensorrt_rtx", *PEERS}
+_ON_GPU = {"resident", "tensorrt", "tensorrt_rtx", "cuda", *PEERS}
 
 
 class _Entry(NamedTuple):
@@ -61,12 +66,25 @@ def check_names(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(name for name in dict.fromkeys(names) if name not in FLOORS)
 
 
-def kernel_feed(model: LoopModel, program: StreamProgram, built: Built, memory: str) -> Feed:
+def kernel_feed(
+    model: LoopModel,
+    program: StreamProgram,
+    built: Built,
+    memory: str,
+    *,
+    core: int | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Feed:
     """A resident kernel of `program`, in a host of its own, its rows in that kind of memory.
+
+    Args:
+        core: of the thread that will feed it; the host keeps away from it.
+        environment: of the host (`host.mps`).
 
     Raises:
         TickrtError: the host does not start, or the GPU refuses the kernel; says why.
     """
+    from tickrt.host.cores import cores_beside
     from tickrt.host.process import HostProcess
     from tickrt.runtime.backends.mailbox.engine import MailboxEngine
     from tickrt.runtime.backends.resident import parcel_of
@@ -74,7 +92,8 @@ def kernel_feed(model: LoopModel, program: StreamProgram, built: Built, memory: 
     parcel = parcel_of(model.name, built, program)
 
     def make(ring: RowRing) -> Engine:
-        return MailboxEngine("resident", model, ring, HostProcess(), parcel, memory, direct=True)
+        host = HostProcess(environment=environment, cores=cores_beside(core))
+        return MailboxEngine("resident", model, ring, host, parcel, memory, direct=True)
 
     return Feed(program.window, program.width, make)
 
@@ -93,6 +112,13 @@ def _echo(width: int, window: int) -> Runner:
     model = LoopModel("echo", b"", "", "rows", "echo", window, width, program.outputs, {})
     built = build(program, one_poller=memory == ORDINARY)
     return kernel_feed(model, program, built, memory)
+
+
+def _launches(kind: str) -> Runner:
+    """Empty launches, in a process that may call CUDA."""
+    if ctypes.util.find_library("cuda") is None:  # before one is started
+        raise Skipped("no CUDA driver here (libcuda.so.1)")
+    return ChildRunner("tickrt.runtime.engine_floors:open_floor", kind)
 
 
 def _backend(name: str, source: Source, split: bool) -> Runner:
@@ -142,7 +168,8 @@ def compare(
     gap_us: float,
     report: Callable[[float, float], None],
 ) -> list[dict[str, Any]]:
-    """Every engine of `names` on the same rows, by turns; the floors `null` and `echo` first.
+    """Every engine of `names` on the same rows, by turns; the floors first: the handle alone, the
+    echo, empty launches.
 
     Args:
         source: an ONNX model.
@@ -163,7 +190,8 @@ def compare(
     model = source.model
     found: list[dict[str, Any]] = []
     echo = _Entry("echo", "resident", partial(_echo, model.width, model.window))
-    for group in ([echo], _entries(source, names)):
+    launches = [_Entry(name, "cuda", partial(_launches, kind)) for name, kind in LAUNCHES.items()]
+    for group in ([echo], launches, _entries(source, names)):
         found += _side_by_side(group, stream, seconds, gap_us, report)
     found.sort(key=lambda entry: entry["engine"] != "null")  # the handle's own cost comes first
     return found
@@ -196,7 +224,8 @@ def _side_by_side(
         if name in skipped:
             found.append({**facts, "skipped": skipped[name]})
         else:
-            where = _card() if backend in _ON_GPU else str(machine_info()["cpu"])
+            on_gpu = backend in _ON_GPU and about[name].get("device") != "cpu"
+            where = _card() if on_gpu else str(machine_info()["cpu"])
             found.append({**facts, "where": where, "about": about[name], **scores[name]})
     return found
 

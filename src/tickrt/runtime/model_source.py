@@ -56,6 +56,7 @@ def load_source(settings: StrategySettings, config: SessionConfig) -> Source:
     key = load_aes_key(config.bundle_key) if config.bundle_key else None
     allow_unsigned = config.allow_unsigned
     path = Path(settings.model)
-    with load_bundle(path, trust, key, allow_unsigned) as bundle:
+    python = config.engine_python or ""
+    with load_bundle(path, trust, key, allow_unsigned, python=python) as bundle:
         model, plan = runnable(bundle)
         return Source(model, path, bundle.digest, built=True, plan=plan)

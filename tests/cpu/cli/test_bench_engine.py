@@ -12,7 +12,7 @@ from tickrt import backends
 from tickrt.cli.bench_engine import print_engines
 
 Tickrt = Callable[..., Result]
-BACKENDS = "onnxruntime,tensorrt,torch_compile"
+BACKENDS = "onnxruntime,tensorrt,torch_cuda_graph"
 
 
 def test_help_names_its_options(tickrt: Tickrt) -> None:
@@ -41,19 +41,20 @@ def test_json_holds_every_engine_of_every_model(tickrt: Tickrt, session: Path) -
     assert [result["model"] for result in facts["results"]] == [str(model), "mlp"]
     for result in facts["results"]:
         engines = {entry["engine"]: entry for entry in result["engines"]}
-        assert list(engines)[:4] == ["null", "echo", "onnxruntime whole", "onnxruntime split"]
+        floors = ["null", "echo", "empty launch", "empty graph"]
+        assert list(engines)[:6] == [*floors, "onnxruntime whole", "onnxruntime split"]
         whole = engines["onnxruntime whole"]
         assert set(whole["on_path_us"]) == {"p50", "p99", "p999", "max"}
         assert whole["parity"]["max_error"] < 1e-6
         assert whole["where"] == facts["machine"]["cpu"]
-        assert all(engines[name]["skipped"] for name in ("tensorrt", "torch_compile"))
+        assert all(engines[name]["skipped"] for name in ("tensorrt", "torch_cuda_graph"))
 
 
 def test_the_table_says_why_something_was_skipped(tickrt: Tickrt, session: Path) -> None:
     done = tickrt("bench", "engine", session / "tiny.onnx", "-b", BACKENDS, "--seconds", 0)
     assert done.code == 0
     assert "onnxruntime whole" in done.out
-    assert "torch_compile: skipped:" in done.out
+    assert "torch_cuda_graph: skipped:" in done.out
 
 
 @pytest.mark.parametrize(

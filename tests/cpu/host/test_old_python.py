@@ -20,10 +20,10 @@ from tickrt.runtime.backends.mailbox.engine import LoopSide
 
 ROOT = Path(tickrt.__file__).parent
 T, F = 4, 3
-# Outside the standard library; `cryptography` where it is there.
-ALLOWED = {"numpy", "cryptography", "tickrt"}
+# Outside the standard library; `cryptography` where it is there, `onnxruntime` for its own kernel.
+ALLOWED = {"numpy", "cryptography", "onnxruntime", "tickrt"}
 # Parts of the package that a host may use.
-PARTS = {"host", "program", "errors", "environment", "compile", "engines"}
+PARTS = {"host", "program", "errors", "environment", "compile", "engines", "__version__"}
 # Modules and names that came after 3.9.
 LATER = {
     *("tomllib", "itertools.pairwise", "enum.StrEnum", "datetime.UTC", "contextlib.chdir"),

@@ -47,7 +47,7 @@ def careless(n, allocations):
 
 def measure(folder: Path, backend: str) -> dict[str, int]:
     """Run in a process that has the counter preloaded."""
-    from helpers.sessions import config, from_memory, settings
+    from helpers.sessions import config, from_memory, on_many_symbols, settings
     from tickrt.strategy.params import MakerParams
 
     count = ctypes.CDLL(None).tickrt_allocations
@@ -57,7 +57,8 @@ def measure(folder: Path, backend: str) -> dict[str, int]:
     strategies = (settings(folder), settings(folder, policy=MakerParams()))
     made = config(folder, folder / "m.npz", *strategies, backend=backend)
     found = {"careless": int(careless(10, address))}
-    with from_memory(made) as session:
+    shared = backend == "reference"
+    with on_many_symbols(folder, 2, 1000) if shared else from_memory(made) as session:
         assert {engine.backend for engine in session.assembly.engines} == {backend}
         x = session.assembly.loop
         empty = FeedView(np.zeros(0, EVENT_DTYPE), session.feed.stamps[:0], *session.feed[2:])
@@ -70,7 +71,7 @@ def measure(folder: Path, backend: str) -> dict[str, int]:
     return found
 
 
-@pytest.mark.parametrize("backend", ["null", "native"])
+@pytest.mark.parametrize("backend", ["null", "native", "reference"])
 def test_the_loop_does_not_allocate(backend: str, tmp_path: Path) -> None:
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None or not sys.platform.startswith("linux"):

@@ -112,8 +112,11 @@ def engine_parity(
     """
     whole = OrtGraph(parts.source)
     size = min(chunk_of(whole), batch)
+    runs = dict(runs)
+    if "pre" in parts.models and "pre" not in runs:  # its builder has no use for one
+        runs["pre"] = OrtGraph(parts.models["pre"]).run
     reference = run_all(whole.run, parts.window_input, windows, size)
-    got = run_all(parts.chained(dict(runs)), parts.window_input, windows, size)
+    got = run_all(parts.chained(runs), parts.window_input, windows, size)
     return compare(reference, got, tolerance, data, whole.outputs)
 
 
@@ -194,7 +197,7 @@ def build(
     if request.precision in ("int8", "fp8") and given and parts.window and rows is not None:
         feeds = make_feeds(parts, windows_of(rows, parts.window, request.samples))
     engines = []
-    for role in parts.models:
+    for role in _roles(parts, chosen):
         own = feeds.get(role, [])
         engines.append(build_part(role, parts, request, chosen, own, progress))
     if request.precision in ("int8", "fp8") and not any(e.calibration for e in engines):
@@ -223,6 +226,12 @@ def build(
     )
     payloads = _payloads(engines, parts, source if request.embed else b"")
     return Built(manifest, payloads, _report(manifest, engines, time.perf_counter() - started))
+
+
+def _roles(parts: SplitGraphs, chosen: EngineBuilder) -> list[str]:
+    """The graphs to build. A bank of states comes from `advance` alone; `pre` unrolls a window."""
+    banked = parts.result is not None and bool(parts.result.bank)
+    return [r for r in parts.models if not (r == "pre" and banked and chosen.skips_prefix)]
 
 
 def _payloads(

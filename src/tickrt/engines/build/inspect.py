@@ -27,7 +27,14 @@ from tickrt.engines.bundle.toolchain import EngineOpener
 from tickrt.engines.graph.check import ONNX
 from tickrt.engines.graph.interface import Array, Run
 from tickrt.engines.graph.load import parse_onnx
-from tickrt.errors import BuildError, BundleError, ConfigError, IncompatibleError, TickrtError
+from tickrt.errors import (
+    BuildError,
+    BundleError,
+    ConfigError,
+    HostError,
+    IncompatibleError,
+    TickrtError,
+)
 
 __all__ = ["Check", "describe", "diff", "verify", "verify_on_target"]
 
@@ -78,6 +85,7 @@ def verify(
     key: AesKey | None = None,
     here: Here | None = None,
     allow_unsigned: bool = False,
+    python: str = "",
 ) -> list[Check]:
     """Check everything that can be checked here, and say what could not be.
 
@@ -87,6 +95,7 @@ def verify(
         key: decrypts; without it an encrypted bundle's payloads are only checked as stored.
         here: the machine; None: this one.
         allow_unsigned: load the engines although nobody vouches for them.
+        python: the interpreter that has the engines' library; empty: ours.
 
     Raises:
         BundleError, TamperedError: the file cannot even be opened.
@@ -102,23 +111,24 @@ def verify(
         checks.append(_try("payloads", bundle.verify))
         readable = not bundle.encrypted or key is not None
         try:
-            check_here(bundle.manifest, str(path), here)
+            check_here(bundle.manifest, str(path), here, python)
             why = "but for the GPU: its host compares that when it loads"
             why = why if runs_in_host(bundle.manifest) else ""
             checks.append(Check("compatible with this machine", "ok", why))
-        except IncompatibleError as error:
+        except (IncompatibleError, HostError) as error:
             checks.append(Check("compatible with this machine", "no", str(error)))
         if checks[2].result == "ok":
             vouched = bool(trust) or allow_unsigned
-            checks.extend(_engines(bundle, readable, vouched))
+            checks.extend(_engines(bundle, readable, vouched, python))
     parity = bundle.manifest.parity
     result = {"passed": "ok", "failed": "failed"}.get(parity.status, "not checked")
     checks.append(Check("parity at build", result, parity.reason))
     return checks
 
 
-def _engines(bundle: Bundle, readable: bool, vouched: bool) -> list[Check]:
+def _engines(bundle: Bundle, readable: bool, vouched: bool, python: str) -> list[Check]:
     checks = []
+    opened = _Openers(python)
     for engine in bundle.manifest.engines:
         what = f"engine {engine.role}"
         if not vouched:  # no payload byte reaches a deserialiser before the signature is checked
@@ -127,20 +137,31 @@ def _engines(bundle: Bundle, readable: bool, vouched: bool) -> list[Check]:
         elif not readable:
             checks.append(Check(what, "not checked", "encrypted, and no key was named"))
         else:
-            checks.append(_engine(what, engine.format, bundle.payload(engine.payload)))
+            data = bundle.payload(engine.payload)
+            checks.append(_engine(what, engine.format, data, opened))
     return checks
 
 
-def _opener(format_: str) -> EngineOpener:
-    """What opens engines of that format: ONNX is every machine's, others are called by backend."""
-    opener: EngineOpener = backends.opener(backends.DEFAULT if format_ == ONNX else format_)
-    return opener
+class _Openers:
+    """What opens engines, by their format, each made once: ONNX is every machine's, others are
+    called by backend, under that interpreter."""
+
+    def __init__(self, python: str) -> None:
+        self._python = python
+        self._made: dict[str, EngineOpener] = {}
+
+    def of(self, format_: str) -> EngineOpener:
+        """Raises BuildError, ConfigError, HostError: there is none here."""
+        if format_ not in self._made:
+            name, python = (backends.DEFAULT, "") if format_ == ONNX else (format_, self._python)
+            self._made[format_] = backends.opener(name, python)
+        return self._made[format_]
 
 
-def _engine(what: str, format_: str, data: bytes) -> Check:
+def _engine(what: str, format_: str, data: bytes, opened: _Openers) -> Check:
     try:
-        return Check(what, *_opener(format_).check(data))
-    except (BuildError, ConfigError) as error:  # not installed, or not known here
+        return Check(what, *opened.of(format_).check(data))
+    except (BuildError, ConfigError, HostError) as error:  # not installed, or not known here
         return Check(what, "not checked", str(error))
 
 
@@ -151,6 +172,7 @@ def verify_on_target(
     trust: Sequence[PublicKey] = (),
     key: AesKey | None = None,
     allow_unsigned: bool = False,
+    python: str = "",
 ) -> tuple[Parity, Manifest, dict[str, bytes]]:
     """The parity check on the machine that the bundle was built for.
 
@@ -159,6 +181,7 @@ def verify_on_target(
         rows: float32 [n, F], consecutive, as the model sees them.
         data: what the rows are.
         trust, key, allow_unsigned: as for `open_bundle`.
+        python: the interpreter that has the engines' library; empty: ours.
 
     Returns:
         the figures, the manifest with them in it, and the payloads: `write_bundle` makes the
@@ -170,9 +193,9 @@ def verify_on_target(
     """
     with open_bundle(path, trust, key, allow_unsigned) as bundle:
         manifest = bundle.manifest
-        check_here(manifest, str(path))
-        formats = {engine.format for engine in manifest.engines}
-        reasons = [_opener(format_).why_not_here(manifest.builder) for format_ in formats]
+        check_here(manifest, str(path), python=python)
+        formats, opened = {engine.format for engine in manifest.engines}, _Openers(python)
+        reasons = [opened.of(format_).why_not_here(manifest.builder) for format_ in formats]
         if why := next(filter(None, reasons), ""):
             raise IncompatibleError(f"{path}: cannot run here: {why}")
         names = [entry.name for entry in bundle.entries]
@@ -187,7 +210,7 @@ def verify_on_target(
     parts = split_graphs(parse_onnx(payloads[SOURCE], str(path)), request, whole)
     runs: dict[str, Run] = {}
     for engine in manifest.engines:
-        runs[engine.role] = _opener(engine.format).runner(payloads[engine.payload])
+        runs[engine.role] = opened.of(engine.format).runner(payloads[engine.payload])
     if not parts.window:
         raise BundleError(f"{path}: the model leaves its time axis open; rebuild with --window")
     windows = windows_of(np.asarray(rows, np.float32), parts.window, _WINDOWS)

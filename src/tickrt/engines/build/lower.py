@@ -220,7 +220,11 @@ def build_part(
     graph = parts.models[role]
     fp32_layers = _fp32_layers(role, graph, request)
     stored = None if request.stored is None or feeds else _own_scales(request.stored, role)
-    lowered = _lower(graph, fp32_layers, request, feeds, builder.targets(), stored)
+    told = not builder.typed and request.precision not in _CALIBRATED
+    if told:  # the graph stays as it is, and the builder chooses layer by layer
+        lowered = convert(graph, "fp32")
+    else:
+        lowered = _lower(graph, fp32_layers, request, feeds, builder.targets(), stored)
     if request.sparse:
         cells = decompose_recurrent(graph)
         check_sparse(cells, fp32_nodes(cells, fp32_layers))
@@ -232,6 +236,7 @@ def build_part(
         kind=model_kind(parts.source),
         profiles=tuple(_own_profiles(inputs, parts, request)),
         workspace=request.workspace,
+        precision="fp32" if builder.typed else request.precision,
         level=request.level,
         sparse=request.sparse,
         refit=request.refit,
@@ -250,7 +255,7 @@ def build_part(
         profiles=engine.profiles,
         layers_before=engine.layers_before,
         layers_after=engine.layers_after,
-        precision=lowered.layers,
+        precision=dict.fromkeys(lowered.layers, request.precision) if told else lowered.layers,
     )
     spent = time.perf_counter() - started
     return BuiltEngine(info, engine, lowered.model, lowered.calibration, spent)

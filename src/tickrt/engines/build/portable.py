@@ -31,6 +31,8 @@ class OnnxBuilder:
     reproducible = "yes"
     options = ()
     splits = False
+    typed = True
+    skips_prefix = False
     precisions = ("fp32", "fp16", "int8")  # it cannot compute in bf16 and fp8 on the CPU
 
     @property

@@ -42,6 +42,7 @@ class BuildRequest:
         allow_failed_parity: write the bundle all the same.
         stored: scales of an earlier build (``role:tensor``); then no rows are needed.
         content: the ONNX file, where it came out of a bundle and is in memory only.
+        engine_python: the interpreter that has the builder's library; empty: ours.
     """
 
     model: Path
@@ -67,6 +68,7 @@ class BuildRequest:
     allow_failed_parity: bool = False
     stored: Calibration | None = None
     content: bytes | None = field(default=None, repr=False)
+    engine_python: str = ""
 
 
 def choose_backend(request: BuildRequest) -> EngineBuilder:
@@ -76,18 +78,26 @@ def choose_backend(request: BuildRequest) -> EngineBuilder:
     can build here, for the targets named: a TensorRT where there is a GPU or a target, else ONNX
     Runtime, which every machine can run.
 
+    An interpreter that is named leaves those that build there.
+
     Raises:
         BuildError: what the backend needs is not installed, or none can build for the targets.
-        ConfigError: there is no such backend, or targets are out of place.
+        ConfigError: there is no such backend, or targets or the interpreter are out of place.
     """
+    python = request.engine_python
     if request.backend != backends.AUTO:
-        named: EngineBuilder = backends.builder(request.backend, request.targets)
+        named: EngineBuilder = backends.builder(request.backend, request.targets, python)
         return named
     reasons = []
     for name in backends.names():
-        why = backends.probe(name, request.targets).builds
+        if python and hasattr(backends.find(name), "under"):
+            why = backends.under(name, python).probe(request.targets).builds
+        elif python:
+            continue
+        else:
+            why = backends.probe(name, request.targets).builds
         if not why:
-            chosen: EngineBuilder = backends.builder(name, request.targets)
+            chosen: EngineBuilder = backends.builder(name, request.targets, python)
             return chosen
         reasons.append(f"{name}: {why}")
     raise BuildError(f"{request.model}: no backend can build it here: {'; '.join(reasons)}")

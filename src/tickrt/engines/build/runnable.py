@@ -32,23 +32,26 @@ def _interface(bundle: Bundle, first: EngineInfo, last: EngineInfo, content: byt
     """The model as the loop checks it, from the manifest alone: the original may not be in it.
 
     Args:
-        first: the engine that reads the window, or all of it but the newest row (`pre`).
+        first: the engine that reads the window, all of it but the newest row (`pre`), or that row.
         last: the engine that gives the outputs.
     """
     manifest = bundle.manifest
-    source, output = first.inputs[0], last.outputs[0]
+    split = manifest.split or {}
+    reads = {info.name: info for info in first.inputs}
+    source, output = reads.get(split.get("newest", ""), first.inputs[0]), last.outputs[0]
     sizes = source.shape[1:]
     if len(sizes) != 2 or not isinstance(sizes[0], int) or not isinstance(sizes[1], int):
         raise BundleError(f"{bundle.path}: the window of its `{first.role}` is not fixed")
     newest = 1 if first.role == "pre" else 0
+    window = int(split["window"]) if first.role == "step" else sizes[0] + newest
     outputs = output.shape[-1]
     return LoopModel(
         name=manifest.name,
         content=content,
         sha256=manifest.model.sha256,
-        input=str((manifest.split or {}).get("input", source.name)),
+        input=str(split.get("input", source.name)),
         output=output.name,
-        window=sizes[0] + newest,
+        window=window,
         width=sizes[1],
         n_outputs=outputs if isinstance(outputs, int) else 3,
         metadata=_metadata(manifest),
@@ -89,9 +92,10 @@ def runnable(bundle: Bundle) -> tuple[LoopModel, SplitPlan | None]:
         if format_ == ONNX:
             return loop_model(content, bundle.path), None
         return _interface(bundle, full, full, content), None
-    if "pre" not in engines or "step" not in engines:
-        raise BundleError(f"{bundle.path}: has no `pre` and `step`, and no whole model")
     manifest, facts = bundle.manifest, bundle.manifest.split or {}
+    banked = bool(facts.get("bank")) and "advance" in engines
+    if "step" not in engines or not ("pre" in engines or banked):
+        raise BundleError(f"{bundle.path}: has no `pre` and `step`, and no whole model")
     stateful = bool(manifest.builder.options.get("stateful"))
     parity = manifest.parity.model_dump(mode="json")
     graphs: dict[str, Any] = {
@@ -113,4 +117,5 @@ def runnable(bundle: Bundle) -> tuple[LoopModel, SplitPlan | None]:
             "on_path_share": max(o["share_on_path"] for o in facts["outputs"]),
         },
     )
-    return _interface(bundle, engines["pre"], engines["step"], b""), plan
+    first = engines.get("pre", engines["step"])
+    return _interface(bundle, first, engines["step"], b""), plan

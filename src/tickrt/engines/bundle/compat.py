@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from tickrt.backends import DEFAULT
+from tickrt.backends import DEFAULT, under
 from tickrt.engines.bundle.crypto import AesKey, PublicKey
 from tickrt.engines.bundle.format import Bundle, open_bundle
 from tickrt.engines.bundle.machine import Here
-from tickrt.engines.bundle.manifest import Manifest
-from tickrt.errors import FeatureMismatchError, IncompatibleError
+from tickrt.engines.bundle.manifest import Builder, Manifest
+from tickrt.errors import ConfigError, FeatureMismatchError, IncompatibleError
 
 __all__ = ["check_here", "load_bundle", "runs_in_host"]
 
@@ -39,21 +39,38 @@ def _same_version(manifest: Manifest, have: str) -> bool:
     return want == have
 
 
-def check_here(manifest: Manifest, where: str, here: Here | None = None) -> None:
-    """Whether the bundle may run here. An engine host's GPU is compared by the host, when it loads.
+def _look(builder: Builder, python: str, for_gpu: bool) -> Here:
+    """This machine, as whoever runs the bundle's engines sees it: a host under another interpreter
+    has another library than we have."""
+    try:
+        look = getattr(under(builder.library, ""), "here", None)
+        if look is not None:
+            return under(builder.library, python).here()  # type: ignore[no-any-return]
+    except ConfigError:
+        if python:
+            raise
+        # a backend that nobody here knows: its library may be installed all the same
+    return Here.look([builder.library], with_gpus=for_gpu)
+
+
+def check_here(manifest: Manifest, where: str, here: Here | None = None, python: str = "") -> None:
+    """Whether the bundle may run here. An engine host's GPU is compared by the host, when it
+    loads.
 
     Args:
         manifest: the bundle's.
         where: its file, for the message and the command.
         here: the machine; None: this one.
+        python: the interpreter that has the library, for engines that run in a host; empty: ours.
 
     Raises:
         IncompatibleError: library, version, operating system, GPU architecture or driver differ.
+        ConfigError, HostError: no host starts under that interpreter.
     """
     builder = manifest.builder
     in_host = runs_in_host(manifest)
     for_gpu = bool(builder.gpu_arch) and not in_host
-    here = here or Here.look([builder.library], with_gpus=for_gpu)
+    here = here or _look(builder, python, for_gpu)
     differences = []
     have = here.libraries.get(builder.library)
     if have is None:
@@ -77,6 +94,8 @@ def check_here(manifest: Manifest, where: str, here: Here | None = None) -> None
         command = f"tickrt build --rebuild {where} -o {where} --force{target}"
         if for_gpu and not here.gpus:
             command += f" --backend {DEFAULT}"
+        elif python:
+            command += f" --engine-python {python}"
         raise IncompatibleError(f"{where}: {sides}; rebuild it here with: {command}")
 
 
@@ -87,13 +106,14 @@ def load_bundle(
     allow_unsigned: bool = False,
     feature_hash: str | None = None,
     here: Here | None = None,
+    python: str = "",
 ) -> Bundle:
     """Open a bundle to run it here: verified, compatible, and made for the running features.
 
     Args:
         path, trust, key, allow_unsigned: as for `open_bundle`.
         feature_hash: the running spec's; None: not checked.
-        here: the machine; None: this one.
+        here, python: as for `check_here`.
 
     Raises:
         BundleError, TamperedError: as for `open_bundle`.
@@ -102,7 +122,7 @@ def load_bundle(
     """
     bundle = open_bundle(path, trust, key, allow_unsigned)
     try:
-        check_here(bundle.manifest, str(path), here)
+        check_here(bundle.manifest, str(path), here, python)
         built_for = bundle.manifest.model.feature_hash
         if feature_hash is not None and built_for != feature_hash:
             raise FeatureMismatchError(

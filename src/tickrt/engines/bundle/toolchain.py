@@ -33,6 +33,7 @@ class EngineOrder:
         kind: of the whole model, as `graph.load.model_kind` says it.
         profiles: ``input=min:opt:max`` texts, one for each profile.
         workspace: bytes; None: by the model's kind.
+        precision: what the builder may compute in, where it is told and the graph does not say it.
         level, sparse, refit, version_compatible, timing_cache, split, stateful: as in
             `BuildRequest`; the last two are for builders that split.
     """
@@ -43,6 +44,7 @@ class EngineOrder:
     kind: str
     profiles: tuple[str, ...] = ()
     workspace: int | None = None
+    precision: str = "fp32"
     level: int | None = None
     sparse: bool = False
     refit: bool = False
@@ -100,6 +102,8 @@ class EngineBuilder(EngineOpener, Protocol):
         options: names of those fields of an `EngineOrder` that it heeds.
         precisions: what it can compute in.
         splits: True where it is given the whole model, and splits it itself.
+        typed: precision is written into the graph; else the builder is told it (`EngineOrder`).
+        skips_prefix: True where it needs no `pre` of a model that keeps a bank of states.
     """
 
     @property
@@ -122,6 +126,10 @@ class EngineBuilder(EngineOpener, Protocol):
     def precisions(self) -> tuple[str, ...]: ...
     @property
     def splits(self) -> bool: ...
+    @property
+    def typed(self) -> bool: ...
+    @property
+    def skips_prefix(self) -> bool: ...
 
     def targets(self) -> tuple[str, ...]:
         """The GPU architectures that it builds for; none for the CPU.

@@ -1,6 +1,7 @@
 """ONNX Runtime on the CPU, through its Python API: for everything but the hot loop.
 
-Entry points: `open_session`, `OrtGraph` (a session as a function of named arrays), `fused_layers`.
+Entry points: `open_session`, `OrtGraph` (a session as a function of named arrays), `folded`,
+`fused_layers`.
 
 Invariants: one thread unless more are asked for (the same sums in the same order, every time), the
 CPU provider only, no warnings on the terminal.
@@ -23,6 +24,7 @@ from tickrt.errors import EngineError, ModelError
 
 __all__ = [
     "OrtGraph",
+    "folded",
     "fused_layers",
     "open_session",
     "ort_version",
@@ -92,14 +94,30 @@ class OrtGraph:
         return dict(zip(self.outputs, values, strict=True))
 
 
-def fused_layers(data: bytes) -> int:
-    """How many nodes an ONNX graph has after ONNX Runtime's fusions that every machine does."""
+def _optimised(data: bytes, level: str) -> ModelProto:
     import onnxruntime as ort
 
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "fused.onnx"
+        path = Path(folder) / "optimised.onnx"
         options = session_options()
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+        options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, level)
         options.optimized_model_filepath = str(path)
         ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-        return len(onnx.load(path).graph.node)
+        return onnx.load(path)
+
+
+def folded(model: ModelProto) -> ModelProto:
+    """The graph with all that is constant computed, in ONNX's own operators still.
+
+    Raises:
+        ModelError: ONNX Runtime cannot load it.
+    """
+    try:
+        return _optimised(model.SerializeToString(), "ORT_ENABLE_BASIC")
+    except Exception as error:
+        raise ModelError(f"onnxruntime cannot read the model: {first_line(error)}") from None
+
+
+def fused_layers(data: bytes) -> int:
+    """How many nodes an ONNX graph has after ONNX Runtime's fusions that every machine does."""
+    return len(_optimised(data, "ORT_ENABLE_EXTENDED").graph.node)

@@ -37,6 +37,8 @@ class NativeBuilder:
     options = ()
     precisions = ("fp32",)
     splits = True
+    typed = True
+    skips_prefix = False
 
     def targets(self) -> tuple[str, ...]:
         """None: it is for the CPU."""

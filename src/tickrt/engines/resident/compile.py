@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 
 from tickrt.engines.resident.kernel import Kernel, generate
-from tickrt.engines.resident.schedule import THREADS
+from tickrt.engines.resident.schedule import KEPT, SHARED_PRODUCTS, THREADS
 from tickrt.engines.translate.builder import TranslateError
 from tickrt.environment import cache_folder
 from tickrt.errors import BuildError
@@ -28,6 +28,7 @@ __all__ = ["Built", "build", "compile_source", "compiler", "default_blocks"]
 
 ARCHITECTURE = "sm_90a"
 _BUDGETS = (64, 56, 48, 40, 32, 24, 16, 8)  # weights per thread, tried until nothing spills
+_SMALL = 2048  # of a product that is shared out, a constant that is kept, where nothing else fits
 _LARGE = 100_000  # multiply-adds of a product that is worth sixteen blocks
 
 
@@ -130,18 +131,23 @@ def build(
         TranslateError: it does not fit, or has a form that kernels lack.
         BuildError: there is no compiler, or it refuses the source.
     """
-    count = blocks or default_blocks(program)
     problem: TranslateError | None = None
-    for budget in _BUDGETS:
-        try:
-            kernel = generate(program, count, budget, one_poller)
-        except TranslateError as error:
-            if problem is None or count == 16:
+    for count, shared_from, kept in _forms(program, blocks):
+        for budget in _BUDGETS:
+            try:
+                kernel = generate(program, count, budget, one_poller, shared_from, kept)
+            except TranslateError as error:
                 problem = error
-            continue
-        cubin, spill = compile_source(kernel.source, architecture, profile)
-        if spill == 0 or budget == _BUDGETS[-1]:
-            return Built(kernel, architecture, cubin, profile)
-    if blocks is None and count < 16:
-        return build(program, architecture, 16, one_poller, profile)
+                continue
+            cubin, spill = compile_source(kernel.source, architecture, profile)
+            if spill == 0 or budget == _BUDGETS[-1]:
+                return Built(kernel, architecture, cubin, profile)
     raise problem or TranslateError("its registers spill however few weights they hold")
+
+
+def _forms(program: StreamProgram, blocks: int | None) -> list[tuple[int, int, int]]:
+    """(blocks, products from which a stage is shared out, floats of a constant that is kept in
+    shared memory), the quickest first: one block's weights may not fit where those of all do."""
+    counts = [blocks] if blocks else sorted({default_blocks(program), 16})
+    sizes = [(SHARED_PRODUCTS, KEPT), (_SMALL, KEPT), (_SMALL, _SMALL)]
+    return [(count, *size) for size in sizes for count in counts]

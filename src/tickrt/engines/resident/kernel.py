@@ -23,15 +23,36 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tickrt.compile.codes import PIECE_OUTPUTS
+from tickrt.engines.resident.advance import SLOT, advance, turns
 from tickrt.engines.resident.columns import Columns
-from tickrt.engines.resident.lanes import Lanes
-from tickrt.engines.resident.schedule import ROW, THREADS, Local, Stage, schedule
-from tickrt.engines.resident.stages import blob, pool_size, product, stage, weights
-from tickrt.engines.resident.text import Team, comment, operation, turn
+from tickrt.engines.resident.lanes import ELEMENTS, Lanes
+from tickrt.engines.resident.schedule import (
+    KEPT,
+    ROW,
+    SHARED_PRODUCTS,
+    THREADS,
+    Local,
+    Stage,
+    schedule,
+)
+from tickrt.engines.resident.stages import (
+    blob,
+    partials,
+    pool_size,
+    stage,
+    weights,
+)
+from tickrt.engines.resident.text import (
+    Team,
+    by_parts,
+    comment,
+    operation,
+    strided,
+)
 from tickrt.engines.resident.writer import Text
 from tickrt.engines.translate.builder import TranslateError
-from tickrt.program import Contract, For, Operation, StreamProgram, View
-from tickrt.program.ir import OUTPUT, ROWS, operands, reads, walk, writes
+from tickrt.program import For, Operation, StreamProgram
+from tickrt.program.ir import OUTPUT, operands, reads, writes
 
 __all__ = ["Kernel", "generate"]
 
@@ -79,11 +100,15 @@ def _locals(text: Text, items: list[Local], later: set[str], last: bool) -> None
     if first.tiny and lanes.possible():
         lanes.write()
         if last:
-            _answer(text, lanes.values[OUTPUT][1] if at_once else [])
+            _answer(text, lanes.values[OUTPUT].names if at_once else [])
     else:
         team = Team("lane", 32, 32) if first.tiny else Team("tid", THREADS, 32)
         for item in items:
-            text.flat(operation(item.operation, text.near, team, "__syncthreads();"))
+            if not first.tiny and strided(item.operation):
+                place = text.take(THREADS)
+                text.flat(by_parts(item.operation, text.near, THREADS, f"(pool + {place})"))
+            else:
+                text.flat(operation(item.operation, text.near, team, "__syncthreads();"))
             text.add("__syncwarp();" if first.tiny else "__syncthreads();")
         if last:
             _answer(text, [])
@@ -96,7 +121,7 @@ def _writes_outputs(run: list[Operation], outputs: int) -> bool:
     """True when one operation makes them all, so that they need not go through memory."""
     views = [v for op in run for v in operands(op)[1] if v.buffer == OUTPUT]
     sizes = [op.loops for op in run if not isinstance(op, For) and OUTPUT in writes(op)]
-    return len(views) == 1 and math.prod(sizes[0]) == outputs
+    return len(views) == 1 and math.prod(sizes[0]) == outputs <= ELEMENTS
 
 
 def _needed(item: Stage | Local) -> set[str]:
@@ -125,7 +150,7 @@ def _operations(item: Stage | Local) -> tuple[Operation, ...]:
 
 def _step(text: Text) -> None:
     items, at, s = text.plan.step, 0, 0
-    _turns(text, tuple(op for item in items for op in _operations(item)), [])
+    turns(text, tuple(op for item in items for op in _operations(item)), [])
     while at < len(items):
         item = items[at]
         if isinstance(item, Stage):
@@ -163,81 +188,6 @@ def _answer(text: Text, registers: list[str]) -> None:
     text.mark("answer")
 
 
-def _turns(text: Text, operations: tuple[Operation, ...], extra: list[View]) -> None:
-    """The moves with the row's number that these operations have."""
-    views = [v for op in walk(operations) for some in operands(op) for v in some]
-    found = {turn(move) for view in (*views, *extra) for move in view.moves}
-    for name, shift, period in sorted(each for each in found if each is not None):
-        text.add(f"const int {name} = (int)((seq + {shift}) % {period});")
-
-
-def _again(text: Text, op: Operation) -> bool:
-    """A product with the newest row that the step has made, too: its weights are at hand."""
-    if not isinstance(op, Contract) or len(op.loops) != 1 or op.start is not None:
-        return False
-    for weights_, x in ((op.b, op.a), (op.a, op.b)):
-        newest = [(m.shift, m.period) for m in x.moves] == [(0, text.program.window)]
-        if x.buffer == ROWS and newest and x.strides == (0, 1) and x.offset < text.program.width:
-            return product(text, weights_, x, op.output)
-    return False
-
-
-def _section(text: Text, section: str, columns: Columns) -> None:
-    """Operations of a section, by all threads of the cluster."""
-    operations = text.program.sections[section]
-    team = Team("everyone", THREADS * text.plan.blocks, 32)
-    read: set[str] = set()
-    written: set[str] = set()
-    text.open("")
-    _turns(text, operations, [])
-    for op in operations:
-        if reads(op) & written or writes(op) & (read | written):
-            text.add("cluster_sync();")
-            read, written = set(), set()
-        text.open("")
-        text.add("ANEW;")
-        if not columns.write(op) and not _again(text, op):
-            text.flat(operation(op, text.far, team, "cluster_sync();"))
-        text.close()
-        text.mark(f"{section}: {op.label}")
-        read |= reads(op)
-        written |= writes(op)
-    text.close()
-
-
-def _advance(text: Text, chunks: int, columns: Columns) -> None:
-    plan, program = text.plan, text.program
-    rows = plan.far.get(ROWS)
-    text.add("cluster_sync();")
-    text.open("if (rank == 0)")
-    empty = "make_uint4(EMPTY, EMPTY, EMPTY, EMPTY)"
-    text.add(f"for (int c = tid; c < {chunks}; c += {THREADS})")
-    text.add(f"  store_system(slot + a.row_piece + c, {empty});")
-    text.add(f"if (tid == 0) store_system(slot + a.head_piece, {empty});")
-    if rows is not None:
-        base, width, window = rows[0], program.width, program.window
-        text.add(f"const int place = (int)(seq % {window}) * {width};")
-        text.open(f"for (int i = tid; i < {width}; i += {THREADS})")
-        text.add(f"const float value = near[{plan.near[ROW][0]} + i];")
-        text.add(f"far[{base} + place + i] = value;")
-        text.add(f"far[{base + window * width} + place + i] = value;")
-        text.close()
-    text.close()
-    text.add("cluster_sync();")
-    text.open(f"if (count > {program.idle})")
-    if "first" in program.sections:
-        text.open(f"if (count == {program.warm})")
-        _section(text, "first", columns)
-        text.close()
-        text.open("else")
-        _section(text, "advance", columns)
-        text.close()
-    else:
-        _section(text, "advance", columns)
-    text.close()
-    text.add("cluster_sync();")
-
-
 def _loads(text: Text, ahead: int = 1) -> None:
     """States of the step `ahead` rows from this one, into every block's shared memory."""
     text.open("")
@@ -245,7 +195,7 @@ def _loads(text: Text, ahead: int = 1) -> None:
     for name, view, size in text.plan.loads:
         moves = tuple(replace(m, shift=m.shift + ahead) for m in view.moves)
         loads.append((name, replace(view, moves=moves), size))
-    _turns(text, (), [view for _, view, _ in loads])
+    turns(text, (), [view for _, view, _ in loads])
     for name, view, size in loads:
         base = text.plan.near[name][0]
         value = text.far.load(view, ["i"])
@@ -271,14 +221,14 @@ def _wait(text: Text, chunks: int) -> None:
     row = text.plan.near[ROW][0]
     blocks, one = text.plan.blocks, text.plan.one_poller and text.plan.blocks > 1
     text.open("if (!rehearsal)")
-    text.add("slot = a.rows + (taken & a.mask) * a.slot_pieces;")
+    text.add(SLOT)
     text.add("bool stop = false;")
     text.open("if (rank == 0)" if one else "")
     text.open(f"for (int c = tid; c < {chunks + 1}; c += {THREADS})")
     text.add(f"const uint4 *from = slot + (c == {chunks} ? a.head_piece : a.row_piece + c);")
     text.add("uint4 v = load_system(from);")
     text.open("for (word spins = 1; is_empty(v); spins++)")
-    text.add("if (spins % 2048 == 0 && *a.stop != 0) { stop = true; break; }")
+    text.add("if (__builtin_expect(spins % 2048 == 0, 0) && *a.stop != 0) { stop = true; break; }")
     text.add("v = load_system(from);")
     text.close()
     text.add(f"if (c == {chunks} && !stop) head = v;")
@@ -296,7 +246,6 @@ def _wait(text: Text, chunks: int) -> None:
     text.add("if (__syncthreads_or(stop)) break;")
     text.mark("row")
     text.add("number = head.x, kind = head.z;")
-    text.add("seq = ((long long)head.y << 30) + number;")
     if one:
         text.add("row_parity ^= 1;")
         expected = f"arrival_expect(arrival - 8, {16 * (chunks + 1)})"
@@ -319,14 +268,13 @@ def _rehearsed(text: Text) -> None:
 
 
 def _body(text: Text, chunks: int, columns: Columns) -> None:
-    text.add("long long count = 0, seq = 0;")
+    text.add("int count = 0;")
     text.add("unsigned long long taken = 0;")
     text.add("word parity = 0, row_parity = 0, number = 0, kind = 0;")
-    text.add("uint4 *slot = nullptr;")
     text.add("bool rehearsal = false;")
     text.open("while (true)")
     _wait(text, chunks)
-    text.open("if (!rehearsal && (kind & RESET || count == 0))")
+    text.open("if (__builtin_expect(!rehearsal && (kind & RESET || count == 0), 0))")
     text.add("cluster_sync();")
     everyone = THREADS * text.plan.blocks
     text.add(f"for (int i = everyone; i < FAR; i += {everyone}) far[i] = a.starts[i];")
@@ -337,10 +285,10 @@ def _body(text: Text, chunks: int, columns: Columns) -> None:
     _step(text)
     text.close()
     _rehearsed(text)
-    text.add("count++;")
+    text.add("count += count < 1 << 30;")
     text.open("")
     text.add("ANEW;")
-    _advance(text, chunks, columns)
+    advance(text, chunks, columns)
     _loads(text)
     text.mark("loads")
     text.close()
@@ -404,8 +352,8 @@ def _begin(text: Text, chunks: int, columns: Columns) -> None:
         base, place = text.plan.near[name][0], text.plan.constants[constant][0]
         copy = f"near[{base} + i] = __ldg(constants + {place} + i)"
         text.add(f"for (int i = tid; i < {size}; i += {THREADS}) {copy};")
-    for operations in text.program.sections.values():
-        columns.keep(operations)
+    for section, operations in text.program.sections.items():
+        columns.keep(section, operations)
     text.add("cluster_sync();")
 
 
@@ -420,7 +368,12 @@ def _arena(places: dict[str, tuple[int, int]], program: StreamProgram) -> Floats
 
 
 def generate(
-    program: StreamProgram, blocks: int, registers: int = 64, one_poller: bool = False
+    program: StreamProgram,
+    blocks: int,
+    registers: int = 64,
+    one_poller: bool = False,
+    shared_from: int = SHARED_PRODUCTS,
+    kept: int = KEPT,
 ) -> Kernel:
     """The kernel of a program on a cluster of `blocks` blocks.
 
@@ -428,17 +381,20 @@ def generate(
         registers: of a thread, for weights; the others lie in shared memory. A compiler that has to
             spill registers needs fewer: a spilled one costs hundreds of cycles here.
         one_poller: the rows lie in host memory, where only one block may poll.
+        shared_from: a stage of so many products is shared out among the blocks.
+        kept: floats of a constant that is read from shared memory; larger ones come from the L2.
 
     Raises:
         TranslateError: the model does not fit, or its step cannot run on the GPU; says why.
     """
-    plan = schedule(program, blocks, registers, one_poller)
+    plan = schedule(program, blocks, registers, one_poller, shared_from, kept)
     values, per_warp = blob(plan)
     chunks = math.ceil(program.width / 4)
     text = Text(plan)
-    room = SHARED_BYTES // 4 - 1024 - plan.near_size - 4 * THREADS
+    room = SHARED_BYTES // 4 - 1024 - plan.near_size - 2 * partials(text)
     columns = Columns(text, room - pool_size(plan))
     _begin(text, chunks, columns)
+    begun = len(text.lines)
     _body(text, chunks, columns)
     far = _arena(plan.far, plan.program)
     sizes = {
@@ -455,7 +411,7 @@ def generate(
             f"{SHARED_BYTES - 1024} are there"
         )
     return Kernel(
-        _frame(text, text.lines, sizes),
+        _frame(text, [*text.lines[:begun], *text.kept, *text.lines[begun:]], sizes),
         blocks,
         shared,
         far,

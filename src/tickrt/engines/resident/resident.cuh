@@ -42,9 +42,17 @@ __device__ __forceinline__ float smaller(float a, float b) { return a < b || a !
 // 1 / (1 + 2^(−x·log2 e)): within 3 units in the last place of what expf and a division give.
 __device__ __forceinline__ float sigmoid_of(float x) {
   float power, inverse;
-  asm("ex2.approx.f32 %0, %1;" : "=f"(power) : "f"(-1.44269504f * x));
-  asm("rcp.approx.f32 %0, %1;" : "=f"(inverse) : "f"(1.0f + power));
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(-1.44269504f * x));
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(1.0f + power));
   return inverse;
+}
+// 2^(x·log2 e), with what rounding takes from the exponent put back: within 2 units in the last place.
+__device__ __forceinline__ float exp_of(float x) {
+  float power;
+  const float exponent = x * 1.44269504f;
+  const float rest = fmaf(x, 1.92596299e-8f, fmaf(x, 1.44269504f, -exponent));
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(exponent));
+  return power > 0.0f && power < INFINITY ? fmaf(power, rest * 0.693147181f, power) : power;
 }
 __device__ __forceinline__ float tanh_of(float x) {
   // Near zero 2·sigmoid(2x) − 1 loses digits: there the series.
@@ -95,6 +103,10 @@ __device__ __forceinline__ word block_rank() {
 __device__ __forceinline__ void cluster_sync() {
   asm volatile("barrier.cluster.arrive.release.aligned;\n barrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
+// The same for blocks that have nothing to show one another: no memory is waited for.
+__device__ __forceinline__ void cluster_meet() {
+  asm volatile("barrier.cluster.arrive.relaxed.aligned;\n barrier.cluster.wait.aligned;" ::: "memory");
+}
 
 // An arrival: a barrier in shared memory that counts the bytes which other blocks send.
 __device__ __forceinline__ void arrival_init(word barrier) {
@@ -126,4 +138,38 @@ __device__ __forceinline__ void send(word address, float value, word barrier) {
 __device__ __forceinline__ void send_piece(word address, uint4 v, word barrier) {
   asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.b32 [%0], {%1,%2,%3,%4}, [%5];"
                :: "r"(address), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w), "r"(barrier) : "memory");
+}
+
+// A tile of a product on the matrix unit: total[16][8] += a[16][16] · b[16][8], in the layout of
+// mma.m16n8k16 (PTX ISA), two numbers of 11 binary digits in a word.
+__device__ __forceinline__ void multiply(float (&total)[4], const word (&a)[4], word b0, word b1) {
+  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+               : "+f"(total[0]), "+f"(total[1]), "+f"(total[2]), "+f"(total[3])
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+// Two floats below 2 in size, each in two parts: the first 11 digits of both, and 2048 times the rest.
+__device__ __forceinline__ uint2 halves_of(float x, float y) {
+  word high, low;
+  float a, b;
+  asm("cvt.rn.f16x2.f32 %0, %2, %1;" : "=r"(high) : "f"(x), "f"(y));
+  asm("{ .reg .f16 l, h; mov.b32 {l, h}, %2; cvt.f32.f16 %0, l; cvt.f32.f16 %1, h; }" : "=f"(a), "=f"(b) : "r"(high));
+  asm("cvt.rn.f16x2.f32 %0, %2, %1;" : "=r"(low) : "f"((x - a) * 2048.0f), "f"((y - b) * 2048.0f));
+  return make_uint2(high, low);
+}
+const float REST = 1.0f / 2048.0f;
+// The exponent's bits of the largest of a warp's numbers; of those that are finite.
+__device__ __forceinline__ word largest_exponent(float4 v) {
+  word most = 0;
+  const float parts[4] = {v.x, v.y, v.z, v.w};
+  #pragma unroll
+  for (int i = 0; i < 4; i++) {
+    const word size = __float_as_uint(parts[i]) & 0x7f800000u;
+    most = max(most, size == 0x7f800000u ? 0u : size);
+  }
+  return __reduce_max_sync(0xffffffffu, most);
+}
+// 2^-e and 2^e for such an exponent: a factor that brings a number below 2, and its inverse.
+__device__ __forceinline__ float2 scales_of(word exponent) {
+  const word kept = min(max(exponent >> 23, 1u), 253u);
+  return make_float2(__int_as_float((254 - kept) << 23), __int_as_float(kept << 23));
 }

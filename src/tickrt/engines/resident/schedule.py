@@ -29,16 +29,28 @@ from tickrt.engines.translate.optimise import map_views
 from tickrt.program import Buffer, Contract, For, Map, Move, Operation, StreamProgram, View
 from tickrt.program.ir import OUTPUT, ROWS, operands, reads, writes
 
-__all__ = ["THREADS", "WARPS", "Local", "Piece", "Schedule", "Stage", "schedule", "work"]
+__all__ = [
+    "KEPT",
+    "SHARED_PRODUCTS",
+    "THREADS",
+    "WARPS",
+    "Local",
+    "Piece",
+    "Schedule",
+    "Stage",
+    "schedule",
+    "work",
+]
 
 Floats = NDArray[np.float32]
 WARPS = 16
 THREADS = 32 * WARPS
 ROW = "row"  # the newest row in shared memory
 _STAGE_PRODUCTS = 1024  # a product of fewer multiply-adds is a local operation
-_SHARED_PRODUCTS = 16384  # one of more is shared out among the blocks
-_KEPT = 16384  # floats of a constant that is kept in shared memory
+SHARED_PRODUCTS = 16384  # one of more is shared out among the blocks
+KEPT = 16384  # floats of a constant that is kept in shared memory
 _TINY = 32  # elements that one warp has a lane for
+_TINY_VECTOR = 128  # elements of a vector that its lanes have in a few registers
 
 
 @dataclass(frozen=True)
@@ -105,6 +117,11 @@ class Schedule:
     loads: list[tuple[str, View, int]] = field(default_factory=list)
     kept: list[tuple[str, str, int]] = field(default_factory=list)
     values: dict[str, Floats] = field(default_factory=dict)
+
+    @property
+    def on_path(self) -> tuple[Operation, ...]:
+        """The step as the program has it."""
+        return self.program.sections["step"]
 
     def near_buffer(self, name: str, size: int) -> None:
         """Space for a buffer, with room behind it for a vector load."""
@@ -280,6 +297,8 @@ def work(op: Operation) -> int:
 def _is_tiny(op: Operation) -> bool:
     if isinstance(op, For):
         return False
+    if isinstance(op, Map) and len(op.loops) == 1:
+        return op.loops[0] <= _TINY_VECTOR
     return math.prod(op.loops) <= _TINY and work(op) <= 1024
 
 
@@ -296,7 +315,7 @@ def _needed(item: Stage | Local) -> set[str]:
     return found
 
 
-def _place(items: list[Stage | Local], blocks: int) -> list[Stage | Local]:
+def _place(items: list[Stage | Local], blocks: int, shared_from: int) -> list[Stage | Local]:
     """Which blocks need what: from the end backwards."""
     wanted: set[str] = set()  # buffers that every block needs
     placed: list[Stage | Local] = []
@@ -304,7 +323,7 @@ def _place(items: list[Stage | Local], blocks: int) -> list[Stage | Local]:
         everywhere = blocks > 1 and bool(_written(item) & wanted)
         if isinstance(item, Stage):
             products = sum(p.outputs * p.folds for p in item.pieces)
-            shared = blocks > 1 and products >= _SHARED_PRODUCTS
+            shared = blocks > 1 and products >= shared_from
             item = replace(item, shared=shared, everywhere=everywhere)
         else:
             item = replace(item, everywhere=everywhere)
@@ -336,14 +355,14 @@ def _arena(names: list[Buffer]) -> dict[str, tuple[int, int]]:
     return places
 
 
-def _keep_constants(out: Schedule) -> None:
+def _keep_constants(out: Schedule, most: int) -> None:
     """Constants that a step reads, other than the weights of stages, go into shared memory."""
 
     def near(view: View) -> View:
         if view.buffer not in out.program.buffers:
             return view
         buffer = out.program.buffers[view.buffer]
-        if buffer.kind != "constant" or buffer.size > _KEPT:
+        if buffer.kind != "constant" or buffer.size > most:
             return view
         name = f"{view.buffer}@"
         if name not in out.near:
@@ -371,7 +390,8 @@ def _keep_constants(out: Schedule) -> None:
 def _laid_out(out: Schedule, op: Operation) -> Operation:
     """A product with a constant matrix, which lies as its threads read it.
 
-    Many rows: as [K, N], so that neighbours along N are read at once; one row: as [N, K].
+    Many rows: as [K, N], so that neighbours along N are read at once. One row: as [N, K], unless
+    the step has that product, too: then its weights are where the step has them.
     """
     if isinstance(op, For):
         return replace(op, body=tuple(_laid_out(out, inner) for inner in op.body))
@@ -382,6 +402,8 @@ def _laid_out(out: Schedule, op: Operation) -> Operation:
     many = len(op.loops) == 2
     before, lying = ((0, k, 1), (0, 1, n)) if many else ((1, n), (k, 1))
     if buffer.kind != "constant" or op.b.strides != before or (many and op.a.strides[1]):
+        return op
+    if any(isinstance(o, Contract) and (o.a, o.b) == (op.a, op.b) for o in out.on_path):
         return op
     name = f"{op.b.buffer}:{op.b.offset}"
     if name not in out.values:
@@ -408,12 +430,21 @@ def _sections(out: Schedule) -> None:
     )
 
 
-def schedule(program: StreamProgram, blocks: int, registers: int, one_poller: bool) -> Schedule:
+def schedule(
+    program: StreamProgram,
+    blocks: int,
+    registers: int,
+    one_poller: bool,
+    shared_from: int = SHARED_PRODUCTS,
+    kept: int = KEPT,
+) -> Schedule:
     """Share a program out among `blocks` blocks of a cluster.
 
     Args:
         registers: weights that a thread keeps in registers.
         one_poller: only the first block looks for rows.
+        shared_from: a stage of so many products is shared out among the blocks.
+        kept: floats of a constant that is read from shared memory; larger ones come from the L2.
 
     Raises:
         TranslateError: its step cannot run on the GPU; says why.
@@ -425,10 +456,10 @@ def schedule(program: StreamProgram, blocks: int, registers: int, one_poller: bo
     near = _Near(out)
     near.measure(step, {})
     operations = [map_views(op, near.view) for op in step]
-    out.step = _place(_items(program, operations), blocks)
+    out.step = _place(_items(program, operations), blocks, shared_from)
     if OUTPUT not in out.near:
         raise TranslateError("the step writes no output")
-    _keep_constants(out)
+    _keep_constants(out, kept)
     _sections(out)
     program = out.program
     used = {n for s in program.sections.values() for op in s for n in reads(op) | writes(op)}

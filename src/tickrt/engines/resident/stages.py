@@ -18,13 +18,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tickrt.engines.resident.schedule import THREADS, WARPS, Piece, Schedule, Stage
+from tickrt.engines.resident.shares import Share
 from tickrt.engines.resident.text import comment, expression
 from tickrt.engines.resident.writer import Text
 from tickrt.program import StreamProgram, View
 
-__all__ = ["blob", "pool_size", "product", "stage", "weights", "weights_per_thread"]
+__all__ = [
+    "blob",
+    "partials",
+    "pool_size",
+    "product",
+    "product_share",
+    "stage",
+    "weights",
+    "weights_per_thread",
+]
 
 Floats = NDArray[np.float32]
+_SENDERS = 4  # warps that compute the same units: one on each scheduler of a multiprocessor
 
 
 @dataclass(frozen=True)
@@ -232,6 +243,15 @@ def _sum(text: Text, stage: Stage, index: int, offsets: list[int]) -> str:
     return text.near.load(view, ["unit"])
 
 
+def partials(text: Text) -> int:
+    """Partial sums of the largest stage, a multiple of four."""
+    sizes = [0]
+    for stage in text.stages:
+        layouts = [_layout(piece, _units(stage, text.plan.blocks)) for piece in stage.pieces]
+        sizes.append(sum(lay.segments * lay.outputs for lay in layouts))
+    return (max(sizes) + 3) // 4 * 4
+
+
 def stage(text: Text, s: int, stage: Stage) -> None:
     """Write stage number `s` of the step."""
     plan = text.plan
@@ -241,7 +261,8 @@ def stage(text: Text, s: int, stage: Stage) -> None:
     text.open(guard)
     if len(text.stages) > 4:
         text.add("ANEW;")
-    offsets, at = [], 0
+    # In turns in two places: a warp that still adds up need not be waited for by the next stage.
+    offsets, at = [], s % 2 * partials(text)
     for p, piece in enumerate(stage.pieces):
         offsets.append(at)
         _products(text, s, stage, p, at)
@@ -265,8 +286,6 @@ def stage(text: Text, s: int, stage: Stage) -> None:
         text.add(f"arrival_wait(arrival + {8 * s}, parity);")
     else:
         text.add(f"if (rank == 0) arrival_wait(arrival + {8 * s}, parity);")
-        if s + 1 < len(text.stages):  # who waits for nothing must not yet write new partial sums
-            text.add("else __syncthreads();")
     text.close()
 
 
@@ -315,11 +334,17 @@ def _value(text: Text, stage: Stage, index: int, sums: dict[tuple[int, int], str
 
 
 def _send(text: Text, s: int, stage: Stage, offsets: list[int]) -> None:
-    """A warp computes 32 units of the block; its lanes share out who sends what to whom."""
+    """A warp computes 32 units of the block and sends them to some blocks, each lane its own.
+
+    Several warps compute the same units and share out the blocks, one on each scheduler: the sends
+    of one alone would take longer than what they wait for.
+    """
     units, blocks = _units(stage, text.plan.blocks), text.plan.blocks
     targets = blocks if stage.everywhere else 1
-    text.open(f"if (warp < {math.ceil(units / 32)})")
-    text.add(f"const int u = min(tid, {units - 1});")
+    chunks = math.ceil(units / 32)
+    senders = max(1, min(_SENDERS // chunks, targets))
+    text.open(f"if (warp < {chunks * senders})")
+    text.add(f"const int own = warp / {senders} * 32 + lane, u = min(own, {units - 1});")
     text.add(f"const int unit = min((int)rank * {units} + u, {stage.units - 1});")
     if units <= 32:
         sums = _gathered(text, stage, offsets)
@@ -327,21 +352,20 @@ def _send(text: Text, s: int, stage: Stage, offsets: list[int]) -> None:
     else:
         statements, values = expression(stage.last.body, lambda i: _sum(text, stage, i, offsets))
     text.add(*statements)
-    for number, r in enumerate(stage.last.results):
+    text.open(f"if (own < {units} && (int)rank * {units} + own < {stage.units})")
+    for number, (r, view) in enumerate(zip(stage.last.results, stage.last.outputs, strict=True)):
+        text.add(
+            f"const word there{number} = shared_address(&near[{text.near.index(view, ['unit'])}]);"
+        )
         text.add(f"const float value{number} = {values[r]};")
-    wide = min(units, 32)
-    text.add(f"const int mine = min(32, {units} - warp * 32);")
     text.add("#pragma unroll")
-    text.open(f"for (int i = 0; i < {math.ceil(wide * targets / 32)}; i++)")
-    text.add("const int item = i * 32 + lane, from = item % mine;")
-    text.add("const word b = item / mine;")
-    text.add(f"const int there = (int)rank * {units} + warp * 32 + from;")
-    for number, view in enumerate(stage.last.outputs):
-        text.add(f"const float sent{number} = __shfl_sync(0xffffffffu, value{number}, from);")
-        address = f"in_block(shared_address(&near[{text.near.index(view, ['there'])}]), b)"
+    text.open(f"for (word i = 0; i < {math.ceil(targets / senders)}; i++)")
+    text.add(f"const word b = warp % {senders} + {senders} * i;")
+    guard = "" if targets % senders == 0 else f"if (b < {targets}) "
+    for number in range(len(stage.last.results)):
         barrier = f"in_block(arrival + {8 * s}, b)"
-        guard = f"b < {targets} && there < {stage.units}"
-        text.add(f"if ({guard}) send({address}, sent{number}, {barrier});")
+        text.add(f"{guard}send(in_block(there{number}, b), value{number}, {barrier});")
+    text.close()
     text.close()
     text.close()
 
@@ -352,31 +376,42 @@ def _same(piece: Piece, weights: View, x: View) -> bool:
     return views == (weights.buffer, weights.offset, weights.strides) and piece.x.offset == x.offset
 
 
-def product(text: Text, weights: View, x: View, out: View) -> bool:
-    """A stage's product with the newest row once more, into global memory.
-
-    Returns:
-        False where no stage has it: nothing was written then.
-    """
-    blocks = text.plan.blocks
+def _again(text: Text, weights: View, x: View) -> tuple[int, int] | None:
+    """The stage and the piece that are this product with the newest row."""
     for s, stage in enumerate(text.stages):
         for p, piece in enumerate(stage.pieces):
-            if piece.x.buffer != "row" or not _same(piece, weights, x):
-                continue
-            units = _units(stage, blocks)
-            lay = _layout(piece, units)
-            text.open("" if stage.shared or blocks == 1 else "if (rank == 0)")
-            _products(text, s, stage, p, 0)
-            text.partials = max(text.partials, lay.segments * lay.outputs)
-            text.add("__syncthreads();")
-            first = f"rank * {units} + " if stage.shared else ""
-            text.open(f"for (int o = tid; o < {lay.outputs}; o += {THREADS})")
-            text.add(f"const int unit = {first}o % {units};")
-            terms = [f"partial[{k * lay.outputs} + o]" for k in range(lay.segments)]
-            index = f"(o / {units} * {stage.units} + unit)"
-            text.add(f"if (unit < {stage.units}) {text.far.store(out, [index], _joined(terms))}")
-            text.close()
-            text.add("__syncthreads();")  # the next one has the same place for its partial sums
-            text.close()
-            return True
-    return False
+            if piece.x.buffer == "row" and _same(piece, weights, x):
+                return s, p
+    return None
+
+
+def product_share(text: Text, weights: View, x: View) -> Share | None:
+    """The block of every output of `product`; None where no stage has it."""
+    found = _again(text, weights, x)
+    if found is None:
+        return None
+    stage, piece = text.stages[found[0]], text.stages[found[0]].pieces[found[1]]
+    units = _units(stage, text.plan.blocks) if stage.shared else stage.units
+    return np.arange(piece.outputs) % stage.units // units
+
+
+def product(text: Text, weights: View, x: View, out: View) -> None:
+    """A stage's product with the newest row once more, into global memory."""
+    found, blocks = _again(text, weights, x), text.plan.blocks
+    assert found is not None
+    (s, p), stage = found, text.stages[found[0]]
+    units = _units(stage, blocks)
+    lay = _layout(stage.pieces[p], units)
+    text.open("" if stage.shared or blocks == 1 else "if (rank == 0)")
+    _products(text, s, stage, p, 0)
+    text.partials = max(text.partials, lay.segments * lay.outputs)
+    text.add("__syncthreads();")
+    first = f"rank * {units} + " if stage.shared else ""
+    text.open(f"for (int o = tid; o < {lay.outputs}; o += {THREADS})")
+    text.add(f"const int unit = {first}o % {units};")
+    terms = [f"partial[{k * lay.outputs} + o]" for k in range(lay.segments)]
+    index = f"(o / {units} * {stage.units} + unit)"
+    text.add(f"if (unit < {stage.units}) {text.far.store(out, [index], _joined(terms))}")
+    text.close()
+    text.add("__syncthreads();")  # the next one has the same place for its partial sums
+    text.close()

@@ -15,7 +15,22 @@ from dataclasses import dataclass
 from tickrt.engines.resident.schedule import Schedule
 from tickrt.program import Contract, For, Instruction, Map, Move, Operation, Reduce, View
 
-__all__ = ["FOLDS", "Place", "Team", "comment", "expression", "number", "operation", "turn"]
+__all__ = [
+    "FOLDS",
+    "Place",
+    "Team",
+    "by_parts",
+    "column",
+    "comment",
+    "expression",
+    "grouped_map",
+    "lanes_of",
+    "number",
+    "operation",
+    "strided",
+    "tile",
+    "turn",
+]
 
 FOLDS = {
     "sum": ("0.0f", "{0} + {1}"),
@@ -37,7 +52,7 @@ _CALLS = {
     "where": "({0} != 0.0f ? {1} : {2})",
     "neg": "(-{0})",
     "abs": "fabsf({0})",
-    "exp": "expf({0})",
+    "exp": "exp_of({0})",
     "log": "logf({0})",
     "sqrt": "sqrtf({0})",
     "tanh": "tanh_of({0})",
@@ -190,12 +205,35 @@ def _map(op: Map, place: Place, team: Team) -> list[str]:
     return _block(f"for (int e = {team.first}; e < {total}; e += {team.count})", lines)
 
 
-def _lanes(outputs: int, folds: int, team: Team) -> int:
-    """How many lanes share one output: a power of two."""
+def lanes_of(outputs: int, folds: int, threads: int, most: int = 32) -> int:
+    """How many lanes share one output of a fold: a power of two."""
     lanes = 1
-    while lanes * 2 <= min(team.lanes, folds) and outputs * lanes * 2 <= team.count:
+    while lanes * 2 <= min(most, folds) and outputs * lanes * 2 <= threads:
         lanes *= 2
     return lanes
+
+
+def grouped_map(op: Map, place: Place, size: int, blocks: int, threads: int) -> list[str]:
+    """A map whose last index is shared out by columns: see `shares.grouped`."""
+    mine = op.loops[-1] // blocks
+    outer = math.prod(op.loops[:-1])
+    lines = [f"[[maybe_unused]] const int o = e / {mine}, c = e % {mine};"]
+    begin, names = _indices(op.loops[:-1], "o")
+    lines += [*begin, f"const int j = {column('c', size, blocks)};"]
+    names = [*names, "j"]
+    statements, values = expression(op.body, lambda i: place.load(op.inputs[i], names))
+    lines += statements
+    lines += [
+        place.store(view, names, values[r]) for view, r in zip(op.outputs, op.results, strict=True)
+    ]
+    head = [comment(op.label)] if op.label else []
+    return head + _block(f"for (int e = tid; e < {outer * mine}; e += {threads})", lines)
+
+
+def column(local: str, size: int, blocks: int) -> str:
+    """The column with number `local` of a block, where groups of `size` are shared out."""
+    width = size // blocks
+    return f"{local} / {width} * {size} + (int)rank * {width} + {local} % {width}"
 
 
 def _fold(
@@ -203,7 +241,7 @@ def _fold(
 ) -> list[str]:
     """A sum or another fold: `lanes` neighbours share an output, then shuffle."""
     outputs, folds = math.prod(op.loops), math.prod(op.folds)
-    lanes = _lanes(outputs, folds, team)
+    lanes = lanes_of(outputs, folds, team.count, team.lanes)
     kind = op.kind if isinstance(op, Reduce) else "sum"
     start, join = FOLDS[kind]
     element = "e" if lanes == 1 else f"(t / {lanes})"
@@ -239,6 +277,48 @@ def _fold(
     every = (1 << lanes) - 1
     mask = [f"const unsigned mask = {every}u << ({group});"]
     return _block(head, [*mask, *body])
+
+
+def strided(op: Operation) -> bool:
+    """True for a fold whose inputs lie far apart while its outputs are neighbours: lanes that share
+    an output would read the same bank of shared memory, lanes with an output each do not."""
+    if not isinstance(op, (Contract, Reduce)) or not op.loops or len(op.folds) != 1:
+        return False
+    if not 32 <= math.prod(op.loops) <= 256 or op.folds[0] < 16:
+        return False
+    views = [op.a, op.b] if isinstance(op, Contract) else [op.x]
+    return any(view.strides[-1] % 8 == 0 and view.strides[-2] == 1 for view in views)
+
+
+def by_parts(op: Operation, place: Place, threads: int, partial: str) -> list[str]:
+    """Such a fold by a block: a thread has an output and a part of its inputs, a part has a row of
+    `partial` sums; then these are joined."""
+    assert isinstance(op, (Contract, Reduce))
+    outputs, folds = math.prod(op.loops), op.folds[0]
+    parts = threads // outputs
+    start, join = FOLDS[op.kind if isinstance(op, Reduce) else "sum"]
+    begin, names = _indices(op.loops, "o")
+    if isinstance(op, Contract):
+        a, b = (place.load(view, [*names, "k"]) for view in (op.a, op.b))
+        step = f"total = fmaf({a}, {b}, total);"
+    else:
+        step = f"total = {join.format('total', place.load(op.x, [*names, 'k']))};"
+    first = [f"const int o = tid % {outputs}, part = tid / {outputs};", *begin]
+    first += [f"float total = {start};", "#pragma unroll 4"]
+    first += _block(f"for (int k = part; k < {folds}; k += {parts})", [step])
+    first.append(f"{partial}[tid] = total;")
+    total = f"{partial}[o]"
+    for part in range(1, parts):
+        total = join.format(total, f"{partial}[{part * outputs} + o]")
+    if isinstance(op, Contract) and op.start is not None:
+        total = f"{total} + {place.load(op.start, names)}"
+    then = [*begin, place.store(op.output, names, total)]
+    return [
+        *([comment(op.label)] if op.label else []),
+        *_block(f"if (tid < {parts * outputs})", first),
+        "__syncthreads();",
+        *_block(f"for (int o = tid; o < {outputs}; o += {threads})", then),
+    ]
 
 
 def _dense(op: Contract, place: Place) -> bool:

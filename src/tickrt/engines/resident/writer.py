@@ -16,6 +16,7 @@ class Text:
         marks: what ends at each place where a build for it notes the time.
         rows: floats that the rows of a product take in shared memory.
         pool: floats of shared memory that were given away for weights.
+        kept: lines before the first row, for what is laid out anew.
         pool_places: where those of a stage's piece are, which are not in registers.
     """
 
@@ -28,6 +29,7 @@ class Text:
         self.partials = self.rows = self.pool = 0
         self.pool_places: dict[tuple[int, int], int] = {}
         self.marks: list[str] = []
+        self.kept: list[str] = []
 
     def take(self, size: int) -> int:
         """That many floats of shared memory for weights; where they are."""

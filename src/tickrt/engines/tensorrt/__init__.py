@@ -1,5 +1,5 @@
-"""TensorRT and TensorRT-RTX.
+"""What a model needs before TensorRT sees it: this side of a build, without the library.
 
-`builder` makes plans, `profiles` their shapes, `run` runs one on `device`; `backend` is all of it
-under its two names.
+`profiles` gives shapes to its open axes, `expand` writes operators out that a parser lacks. The
+library itself is asked in an engine host (`host.tensorrt`, `runtime.backends.tensorrt`).
 """

@@ -20,7 +20,7 @@ Shape = tuple[int, ...]
 Profile = dict[str, tuple[Shape, Shape, Shape]]
 Bounds = tuple[int, int, int]
 
-DEFAULT_BATCH: Final[Bounds] = (1, 1, 128)
+DEFAULT_BATCH: Final[Bounds] = (1, 1, 1)  # what the loop submits; tactics are tuned for it alone
 _TEXT: Final = re.compile(r"([^=]+)=([0-9x]+):([0-9x]+):([0-9x]+)")
 
 
@@ -63,7 +63,7 @@ def make_profiles(inputs: Sequence[TensorInfo], texts: Sequence[str] = ()) -> tu
 
     Args:
         inputs: names and shapes; a dynamic axis is its name.
-        texts: one per profile; none: the batch is 1:1:128.
+        texts: one per profile; none: the batch is 1.
 
     Returns:
         shapes by input; empty where no axis is dynamic.

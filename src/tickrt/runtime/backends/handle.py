@@ -3,7 +3,7 @@
 A handle is one row of int64 in `Engines.table` (columns: `codes.ENGINE_*`): addresses of C
 functions and buffers.
 
-    submit(ctx, seq, n)  start on row number `seq`; n inputs of the batch, 1 ≤ n ≤ max_batch
+    submit(ctx, seq, n)  start on row number `seq`; n is 1
     poll(ctx, seq)       OK: the output belongs to `seq`; PENDING: not yet; negative: an error
     advance(ctx, seq)    row `seq`'s order is out: do what does not depend on the next row
     reset(ctx)           the stream starts anew: forget every state
@@ -14,6 +14,10 @@ The input is the stream's mirrored ring of rows (`feature.streams`), so a window
 row `seq` of a window of T rows ends the T rows that start at ring row ``seq % T + 1``. The output
 is float32 [n_outputs] at `output`, and the int64 at `stamp` is the number of the row that it was
 made from: a stale or torn result cannot be taken for a fresh one.
+
+An engine with a `max_batch` over 1 answers rows of that many streams at once: the loop takes other
+symbols' batches until its answer is there (`runtime.loop.flight_kernels`). Engines that share a
+host have the same attribute `lane`, and answer in the order in which they were asked.
 
 Entry points: `Engine` (what a backend's constructor returns), `new_engines([…])`.
 """
@@ -82,6 +86,7 @@ class Engines(NamedTuple):
     deadline: NDArray[np.int64]  # [R] clock ticks that a result may take
     head: NDArray[np.int64]  # [R] what makes a signal of its outputs: codes.HEAD_*
     where: NDArray[np.int64]  # [1] address of `active`
+    lane: NDArray[np.int64]  # [E] engines with the same number answer in the order of their rows
 
 
 def new_engines(
@@ -113,7 +118,15 @@ def new_engines(
         deadline=np.full(rows, deadline_ticks, np.int64),
         head=head,
         where=np.array([active.ctypes.data], np.int64),
+        lane=_lanes(engines),
     )
+
+
+def _lanes(engines: Sequence[Engine]) -> NDArray[np.int64]:
+    """Numbers from 0 on: one for each host that engines share (`lane`), one for every other."""
+    names = [getattr(engine, "lane", f"engine {i}") for i, engine in enumerate(engines)]
+    seen = {name: n for n, name in enumerate(dict.fromkeys(names))}
+    return np.array([seen[name] for name in names], np.int64)
 
 
 def head_of(outputs: int, where: str) -> int:

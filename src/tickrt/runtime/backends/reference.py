@@ -3,7 +3,7 @@
 Everything of a GPU engine but the GPU: the process, the mailbox, the program that kernels are
 generated from. Slow and exact: to test, and to compare with.
 
-Entry points: `probe`, `load`, as `tickrt.backends` calls them.
+Entry points: `probe`, `load`, `load_group`, as `tickrt.backends` calls them.
 """
 
 from __future__ import annotations
@@ -15,14 +15,16 @@ from typing import TYPE_CHECKING
 from tickrt.backends import Probe
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tickrt.config import SessionConfig
     from tickrt.host.parcel import Parcel
     from tickrt.runtime.backends.handle import Engine, RowRing
     from tickrt.runtime.model_source import Source
 
-__all__ = ["load", "probe"]
+__all__ = ["load", "load_group", "probe"]
 
-_NAME = "reference"
+_NAME, _MAX_BATCH = "reference", 128
 
 
 def probe(targets: tuple[str, ...] = ()) -> Probe:
@@ -42,12 +44,28 @@ def load(source: Source, ring: RowRing, settings: SessionConfig) -> Engine:
         ModelError: an operator cannot be translated.
         HostError: the process does not start.
     """
+    from tickrt.host.cores import cores_beside
     from tickrt.host.process import HostProcess
     from tickrt.runtime.backends.mailbox.engine import MailboxEngine
 
     parcel = _parcel(source, settings)
-    host = HostProcess(settings.engine_python or "")
+    host = HostProcess(settings.engine_python or "", cores=cores_beside(settings.pin_cpu))
     return MailboxEngine(_NAME, source.model, ring, host, parcel)
+
+
+def load_group(
+    source: Source, rings: Sequence[RowRing], settings: SessionConfig
+) -> list[Engine] | None:
+    """The model on many streams in one host; None where `max_batch` is 1. Raises as `load`."""
+    from tickrt.host.process import HostProcess
+    from tickrt.runtime.backends.mailbox.batch import group
+
+    max_batch = settings.max_batch or _MAX_BATCH
+    if max_batch == 1:
+        return None
+    parcel = _parcel(source, settings)
+    host = HostProcess(settings.engine_python or "")
+    return group(_NAME, source.model, rings, host, parcel, max_batch)
 
 
 def _parcel(source: Source, settings: SessionConfig) -> Parcel:

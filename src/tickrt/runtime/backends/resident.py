@@ -124,6 +124,7 @@ class _Loader:
 
     def load(self, source: Source, ring: RowRing, settings: SessionConfig) -> Engine:
         """The model in a host process of its own. Raises as `load`."""
+        from tickrt.host.cores import cores_beside
         from tickrt.host.memory.registry import AUTO, choose
         from tickrt.host.process import HostProcess
         from tickrt.runtime.backends.mailbox.engine import MailboxEngine
@@ -131,7 +132,11 @@ class _Loader:
         memory = choose(AUTO)
         parcel, parity = _parcel(source, settings, memory)
         self._check_sharing()
-        host = HostProcess(settings.engine_python or "", environment=self._sharing.environment())
+        host = HostProcess(
+            settings.engine_python or "",
+            environment=self._sharing.environment(),
+            cores=cores_beside(settings.pin_cpu),
+        )
         engine = MailboxEngine(
             _NAME, source.model, ring, host, parcel, memory, direct=True, parity=parity
         )

@@ -25,7 +25,8 @@ from tickrt.compile.intrinsics import clock, load_acquire, load_i64, pause, stor
 from tickrt.compile.jit import kernel
 from tickrt.market.deferred_kernels import apply_deferred, settle
 from tickrt.observe.kernels import record
-from tickrt.runtime.loop.record_kernels import publish_records, record_clock, room
+from tickrt.runtime.loop.flight_kernels import land_all, land_ready, make_way, start
+from tickrt.runtime.loop.record_kernels import publish_records, record_clock, room, wait_for_room
 from tickrt.runtime.loop.step_kernels import (
     WAIT_FOR_RECORDS,
     advance,
@@ -33,7 +34,6 @@ from tickrt.runtime.loop.step_kernels import (
     finish_batch,
     on_batch,
     read_reports,
-    step,
     submit_orders,
     take_batch,
     take_reports,
@@ -84,13 +84,6 @@ def ready_clock(feed, x, pace, q):
 
 
 @kernel
-def wait_for_room(x):
-    """Until the records of a batch are sure to find room, or the loop is told to stop."""
-    while not room(x.records) and load_acquire(x.stop[0]) == 0:
-        pause()
-
-
-@kernel
 def play_batch(feed, x, pace, s, first, q):
     """The batch of symbol `s` that ends before event `q` is in the book: the rest. A Code."""
     c = x.counters
@@ -100,7 +93,7 @@ def play_batch(feed, x, pace, s, first, q):
     record(x.hist, STAGE_BOOK, now - c[COUNT_STARTED])
     last = feed.events[(q - 1) & feed.mask]
     ts_ns = last["local_ts"]
-    code = step(x, s, q - 1, ts_ns, last["exch_ts"], ready, now)
+    code = start(x, s, q - 1, ts_ns, last["exch_ts"], ready, now)
     code = min(code, submit_orders(x, ts_ns))
     out = clock()
     settle(x.book, x.deferred, s)
@@ -112,18 +105,24 @@ def play_batch(feed, x, pace, s, first, q):
         c[COUNT_WAITED] += 1
         record(x.hist, STAGE_WAIT, c[COUNT_ADVANCED] - ready)
     now = clock()
-    advance(x, s)
+    if x.flights.left[s] == 0:
+        advance(x, s)
     c[COUNT_ADVANCED] = clock()
     record(x.hist, STAGE_ADVANCE, settled + c[COUNT_ADVANCED] - now)
     finish_batch(x, q, ts_ns)
-    store_release(feed.consumed, q)
+    # The newest event is kept for whoever lands: the gateway takes its time from it.
+    store_release(feed.consumed, q - min(x.flights.total[0], 1))
     return code
 
 
 @kernel
-def idle(x):
-    """Nothing to read from the feed: what the gateway reports meanwhile. A Code."""
+def idle(feed, x):
+    """Nothing to read from the feed: what engines and the gateway say meanwhile. A Code."""
     queue = x.report_queue
+    if x.flights.total[0] > 0:
+        code = land_ready(feed, x)
+        if code < 0:
+            return code
     if load_acquire(queue.published) == load_i64(queue.consumed):
         pause()
         return OK
@@ -146,7 +145,7 @@ def loop(feed, x, pace):
         if end == q:
             if load_acquire(feed.closed) != 0 and load_acquire(feed.published) == q:
                 break
-            code = idle(x)
+            code = idle(feed, x)
             if code < 0:
                 return fail(x, code, q, -1)
             continue
@@ -155,6 +154,8 @@ def loop(feed, x, pace):
                 wait_for_room(x)
             if x.counters[COUNT_OPEN] == 0:
                 code = read_reports(x, x.counters[COUNT_LAST_TS])
+                if x.flights.total[0] > 0:
+                    code = min(code, make_way(feed, x, q, end))
                 if code < 0:
                     return fail(x, code, q, -1)
             q, s = take_batch(feed.events, feed.mask, q, end, x)
@@ -173,7 +174,8 @@ def loop(feed, x, pace):
             first = q
             if load_acquire(x.stop[0]) != 0:
                 break
-    return OK
+    code = land_all(feed, x)
+    return OK if code >= 0 else fail(x, code, q, -1)
 
 
 @kernel

@@ -14,7 +14,7 @@ from tickrt.compile.codes import (
     RECORD_ROW,
     RECORD_SIGNAL,
 )
-from tickrt.compile.intrinsics import clock, load_acquire, prefetch_write, store_release
+from tickrt.compile.intrinsics import clock, load_acquire, pause, prefetch_write, store_release
 from tickrt.compile.jit import kernel, kernel_internal
 from tickrt.market.kernels import NO_ASK, NO_BID, best
 from tickrt.memory.records import NO_MID
@@ -55,6 +55,13 @@ def prefetch_records(r):
 def room(r):
     """Whether a batch's records are sure to find room: half the ring is free."""
     return r.state[HEAD] - load_acquire(r.consumed) <= r.mask >> 1
+
+
+@kernel
+def wait_for_room(x):
+    """Until the records of a batch are sure to find room, or the loop is told to stop."""
+    while not room(x.records) and load_acquire(x.stop[0]) == 0:
+        pause()
 
 
 @kernel_internal

@@ -77,6 +77,32 @@ class Wiring(NamedTuple):
     strategies: NDArray[np.int64]  # [E + 1] of an engine
 
 
+class Flights(NamedTuple):
+    """Rows whose answer the loop does not wait for: it takes other symbols' batches meanwhile.
+
+    L lanes of engines that answer in order, R rows of the engine table, S symbols.
+    """
+
+    queue: NDArray[np.int64]  # [L, R] rows of the engine table, a ring
+    head: NDArray[np.int64]  # [L] of them landed
+    tail: NDArray[np.int64]  # [L] of them begun
+    left: NDArray[np.int64]  # [S] answers that are still to come
+    batch: NDArray[np.int64]  # [S, 5] what the symbol's batch was: columns in `flight_kernels`
+    total: NDArray[np.int64]  # [1] answers that are still to come in all
+
+
+def _new_flights(engines: Engines, symbols: int) -> Flights:
+    lanes = int(engines.lane.max()) + 1
+    return Flights(
+        queue=np.zeros((lanes, len(engines.table)), np.int64),
+        head=np.zeros(lanes, np.int64),
+        tail=np.zeros(lanes, np.int64),
+        left=np.zeros(symbols, np.int64),
+        batch=np.zeros((symbols, 5), np.int64),
+        total=np.zeros(1, np.int64),
+    )
+
+
 class RecordRing(NamedTuple):
     """The record ring as the loop writes it: the same slots seen as each kind of record."""
 
@@ -116,7 +142,8 @@ class Loop(NamedTuple):
     signal: NDArray[np.float64]  # [3] (down, flat, up) of the decision at hand
     counters: NDArray[np.int64]  # [COUNTERS]
     home: NDArray[np.int64]  # [P] the mode that a strategy returns to when it is re-armed
-    fresh: NDArray[np.int64]  # [K] number of the row that this batch made, 0 if none
+    fresh: NDArray[np.int64]  # [K] number of the row that its last batch made, 0 if none
+    flights: Flights
     settings: NDArray[np.int64]  # [4]: healthy results that end a fallback; wait for the records
     stop: NDArray[np.int64]  # [2]: address of [1]; [1] not 0 ends the loop
 
@@ -244,6 +271,7 @@ def new_loop(
         counters=np.zeros(len(COUNTERS), np.int64),
         home=_home(strategies, risk),
         fresh=np.zeros(len(streams.symbol), np.int64),
+        flights=_new_flights(engines, len(book.inv_tick)),
         settings=np.array([chosen.healthy_needed, int(chosen.wait_for_records), 0, 0], np.int64),
         stop=stop,
     )

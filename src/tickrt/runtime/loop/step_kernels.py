@@ -198,19 +198,19 @@ def submit_engines(x, s):
 
 
 @kernel
-def await_result(x, w, seq, started):
-    """Wait for the result of row `w` of the engine table on row `seq`, until its deadline after
-    `started`; its Code."""
+def result_of(x, w, seq, started):
+    """The result of row `w` of the engine table on row `seq`, as it is now: its Code.
+
+    PENDING while it may still come: until its deadline after `started`.
+    """
     code = x.engines.code[w]
     if code < 0:
         return code
     poll, ctx = x.engines.table[w, codes.ENGINE_POLL], x.engines.table[w, codes.ENGINE_CTX]
     code = call2(poll, ctx, seq)
-    while code == PENDING:
-        if clock() - started > x.engines.deadline[w]:
-            return ENGINE_TIMEOUT
-        pause()
-        code = call2(poll, ctx, seq)
+    if code == PENDING:
+        late = clock() - started > x.engines.deadline[w]
+        return ENGINE_TIMEOUT if late else PENDING
     return min(code, OK)
 
 
@@ -299,14 +299,13 @@ def decide_and_send(x, p, s, seq, code, ts_ns, event_ts_ns, ready):
 
 
 @kernel
-def answer_row(x, w, e, s, seq, submitted, ts_ns, event_ts_ns, ready):
-    """Engine row `w` of engine `e`: its result, then every strategy that listens to it.
+def answer_row(x, w, e, s, code, submitted, ts_ns, event_ts_ns, ready):
+    """Engine row `w` of engine `e` has the result `code`: every strategy that listens to it.
 
     A result that came later than its deadline is a fault, also from an engine that computed it on
     this very thread: the book that it would trade on has moved on since.
     """
-    before = x.counters[codes.COUNT_STAGE_ENDED]
-    code = await_result(x, w, seq, submitted)
+    before, seq = x.counters[codes.COUNT_STAGE_ENDED], x.streams.seq[x.engines.stream[e]]
     finite = read_signal(x, w)
     now = clock()
     if code >= 0:
@@ -328,6 +327,64 @@ def answer_row(x, w, e, s, seq, submitted, ts_ns, event_ts_ns, ready):
 
 
 @kernel
+def begin_step(x, s, ts_ns, began):
+    """The rows of a complete batch, and their engines started: the clock of that, 0 where there is
+    no row."""
+    if make_rows(x, s, ts_ns) == 0:
+        return 0
+    submitted = clock()
+    x.counters[codes.COUNT_STAGE_ENDED] = submitted
+    record(x.hist, codes.STAGE_FEATURES, submitted - began)
+    submit_engines(x, s)
+    return submitted
+
+
+@kernel
+def answer_engines(x, s, again, submitted, ts_ns, event_ts_ns, ready):
+    """Every engine of symbol `s` that has its result now: a slow one holds up nobody else.
+
+    Args: `again`: only those that had none the last time.
+
+    Returns (the worst Code, how many still have none).
+    """
+    result, waiting = OK, 0
+    for k in range(x.wiring.streams[s], x.wiring.streams[s + 1]):
+        seq = x.streams.seq[k]
+        for e in range(x.wiring.engines[k], x.wiring.engines[k + 1]):
+            for w in range(e * ENGINE_ROWS, (e + 1) * ENGINE_ROWS):
+                before = x.engines.code[w]
+                if before == IDLE or (again and before != PENDING):
+                    continue
+                code = result_of(x, w, seq, submitted)
+                if code == PENDING:
+                    x.engines.code[w] = PENDING
+                    waiting += 1
+                    continue
+                done = answer_row(x, w, e, s, code, submitted, ts_ns, event_ts_ns, ready)
+                result = min(result, done)
+    return result, waiting
+
+
+@kernel
+def await_engines(x, s, submitted, ts_ns, event_ts_ns, ready):
+    """Every engine of symbol `s` as its result comes, until all have come. A Code."""
+    result, waiting = answer_engines(x, s, False, submitted, ts_ns, event_ts_ns, ready)
+    while waiting > 0:
+        pause()
+        done, waiting = answer_engines(x, s, True, submitted, ts_ns, event_ts_ns, ready)
+        result = min(result, done)
+    return result
+
+
+@kernel
+def record_rows(x, s, q, ts_ns, event_ts_ns):
+    """The rows of symbol `s`, once they were decided on."""
+    for k in range(x.wiring.streams[s], x.wiring.streams[s + 1]):
+        if x.fresh[k] != 0:
+            record_row(x, k, s, x.fresh[k], ts_ns, event_ts_ns, q)
+
+
+@kernel
 def step(x, s, q, ts_ns, event_ts_ns, ready, began):
     """A complete batch of symbol `s`: row → engine → policy → risk → orders in the queue.
 
@@ -335,23 +392,11 @@ def step(x, s, q, ts_ns, event_ts_ns, ready, began):
     exchange's, `ready` the clock when the batch became readable, `began` that when its book was
     complete. Returns a Code.
     """
-    result = OK
-    if make_rows(x, s, ts_ns) == 0:
-        return result
-    submitted = clock()
-    x.counters[codes.COUNT_STAGE_ENDED] = submitted
-    record(x.hist, codes.STAGE_FEATURES, submitted - began)
-    submit_engines(x, s)
-    for k in range(x.wiring.streams[s], x.wiring.streams[s + 1]):
-        seq = x.streams.seq[k]
-        for e in range(x.wiring.engines[k], x.wiring.engines[k + 1]):
-            for w in range(e * ENGINE_ROWS, (e + 1) * ENGINE_ROWS):
-                if x.engines.code[w] != IDLE:
-                    done = answer_row(x, w, e, s, seq, submitted, ts_ns, event_ts_ns, ready)
-                    result = min(result, done)
-    for k in range(x.wiring.streams[s], x.wiring.streams[s + 1]):
-        if x.fresh[k] != 0:
-            record_row(x, k, s, x.fresh[k], ts_ns, event_ts_ns, q)
+    submitted = begin_step(x, s, ts_ns, began)
+    if submitted == 0:
+        return OK
+    result = await_engines(x, s, submitted, ts_ns, event_ts_ns, ready)
+    record_rows(x, s, q, ts_ns, event_ts_ns)
     return result
 
 

@@ -1,8 +1,11 @@
-"""Every TensorRT name and signature that our code uses exists in TensorRT 10, 11 and RTX.
+"""Every TensorRT name and signature that our code uses exists in TensorRT 8.5, 10, 11 and RTX.
 
 The sources are read, not run: an attribute on a variable named after a TensorRT class (`builder`,
 `config`, …) is a use of that class. The bindings of `tensorrt` are loaded against empty stand-in
-libraries, since their native libraries are not to be had on a machine like CI's.
+libraries, since their native libraries are not to be had on a machine like CI's. Those of 8.5 are
+for Python 3.10 or older: TICKRT_ENGINE_PYTHON names an interpreter that has them.
+
+What only some releases have is asked of them by name (`getattr`, `members`), and listed here.
 """
 
 from __future__ import annotations
@@ -21,8 +24,8 @@ from typing import Any
 
 import pytest
 
-from tickrt.engines.tensorrt import builder as tensorrt
-from tickrt.engines.tensorrt import run as trt_run
+from tickrt.host.tensorrt import builder as tensorrt
+from tickrt.host.tensorrt import plans, tactics, versions
 
 CLASSES = {
     "builder": "Builder",
@@ -38,11 +41,31 @@ CLASSES = {
     "timing_cache": "ITimingCache",
 }
 RTX_ONLY = {
-    "EngineInvalidityDiagnostics",
     "IBuilderConfig.num_compute_capabilities",
     "IBuilderConfig.set_compute_capability",
     "Runtime.get_engine_validity",
     "ComputeCapability",
+}
+# Asked for by name, or where something else says that it is there; not in 8.5.
+LATER = {
+    "IBuilderConfig.builder_optimization_level",
+    "IBuilderConfig.progress_monitor",
+    "IProgressMonitor",
+}
+# Members that are asked for by name: each is one of some release.
+ASKED = {
+    "NetworkDefinitionCreationFlag": ("EXPLICIT_BATCH", "STRONGLY_TYPED"),
+    "BuilderFlag": (
+        *("FP16", "BF16", "INT8", "FP8", "TF32", "REFIT", "SPARSE_WEIGHTS"),
+        *("VERSION_COMPATIBLE", "EXCLUDE_LEAN_RUNTIME"),
+    ),
+    "TacticSource": ("CUBLAS", "CUBLAS_LT", "CUDNN", "EDGE_MASK_CONVOLUTIONS"),
+    "DataType": ("FLOAT", "HALF", "INT32", "INT64", "INT8", "UINT8", "BOOL"),
+    "ParserError": ("node_name", "node_operator"),
+    "Runtime": ("engine_host_code_allowed",),
+    "OnnxParser": ("supports_operator",),
+    "IBuilderConfig": ("get_tactic_sources", "set_tactic_sources", "builder_optimization_level"),
+    "EngineInvalidityDiagnostics": ("MALFORMED_ENGINE",),
 }
 BINDINGS = {"tensorrt-10": "10.16.1.11", "tensorrt-11": "11.4.0.106"}
 STANDINS = """
@@ -100,7 +123,8 @@ def uses_in(source: str) -> set[Use]:
     return uses
 
 
-SOURCE = "".join(Path(str(m.__file__)).read_text(encoding="utf-8") for m in (tensorrt, trt_run))
+MODULES = (tensorrt, plans, tactics, versions)
+SOURCE = "".join(Path(str(m.__file__)).read_text(encoding="utf-8") for m in MODULES)
 USES = sorted(uses_in(SOURCE), key=str)
 
 
@@ -130,9 +154,11 @@ def _stand_in(folder: Path, major: str) -> None:
         subprocess.run([*command, "-o", str(folder / name)], check=True)
 
 
-def probe(folder: Path, module: str, uses: list[Use]) -> dict[str, Any]:
+def probe(
+    folder: Path, module: str, uses: list[Use], python: str = sys.executable
+) -> dict[str, Any]:
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", str(PROBE), str(folder), module],
+        [python, "-W", "ignore", str(PROBE), str(folder), module],
         input=json.dumps(sorted({use.path for use in uses})),
         capture_output=True,
         text=True,
@@ -171,13 +197,13 @@ def test_the_reader_finds_the_uses() -> None:
     paths = {use.path for use in USES}
     for path in (
         "Builder.build_serialized_network",
-        "BuilderFlag.SPARSE_WEIGHTS",
+        "MemoryPoolType.WORKSPACE",
         "IBuilderConfig.set_memory_pool_limit",
         "IProgressMonitor.phase_start",
         "ILogger.log",
         "IExecutionContext.execute_async_v3",
         "OnnxParser",
-        "Runtime.engine_host_code_allowed",
+        "IExecutionContext.set_tensor_address",
     ):
         assert path in paths
     assert Use("ITimingCache.serialize", 0) in USES
@@ -211,3 +237,45 @@ def test_names_and_signatures_of_tensorrt_rtx(tmp_path: Path) -> None:
     found = probe(tmp_path, "tensorrt_rtx", USES)
     assert check(found["answers"], USES) == []
     assert not [path for path in RTX_ONLY if not any(u.path.startswith(path) for u in USES)]
+
+
+@pytest.fixture(scope="module")
+def old(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """An interpreter with TensorRT 8, and an empty folder."""
+    python = os.environ.get("TICKRT_ENGINE_PYTHON", "")
+    asked = [python, "-c", "import tensorrt; print(tensorrt.__version__)"]
+    if not python or not subprocess.run(
+        asked, capture_output=True, text=True, check=False
+    ).stdout.startswith("8."):
+        pytest.skip("TICKRT_ENGINE_PYTHON names no interpreter with TensorRT 8")
+    return python, tmp_path_factory.mktemp("none")
+
+
+def test_names_and_signatures_of_tensorrt_8(old: tuple[str, Path]) -> None:
+    python, folder = old
+    absent = RTX_ONLY | LATER
+    uses = [use for use in USES if not any(use.path.startswith(path) for path in absent)]
+    found = probe(folder, "tensorrt", uses, python)
+    assert found["version"].startswith("8.")
+    assert check(found["answers"], uses) == []
+    later = [Use(path) for path in LATER]
+    answers = probe(folder, "tensorrt", later, python)["answers"]
+    assert set(answers.values()) == {None}
+
+
+def test_what_is_asked_for_by_name_is_in_some_release(tmp_path: Path) -> None:
+    uses = [Use(f"{where}.{name}") for where, names in ASKED.items() for name in names]
+    missing = {use.path for use in uses}
+    found = [("tensorrt_bindings", Path(sys.prefix) / "share" / "tickrt-tests" / "tensorrt-10")]
+    found.append(("tensorrt_rtx", tmp_path))
+    for module, folder in found:
+        if module == "tensorrt_rtx":
+            pytest.importorskip("tensorrt_rtx", exc_type=ImportError)
+        elif not (folder / module).is_dir():
+            _install(BINDINGS["tensorrt-10"], folder)
+        answers = probe(folder, module, uses)["answers"]
+        missing -= {path for path, signatures in answers.items() if signatures is not None}
+    assert missing == set()
+    for use in uses:
+        name = use.path.rpartition(".")[2]
+        assert name in SOURCE or use.path.startswith("EngineInvalidity"), use.path

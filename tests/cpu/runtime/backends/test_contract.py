@@ -10,6 +10,7 @@ import onnxruntime
 import pytest
 
 from helpers import watching_kernel
+from helpers.batching import OneOfMany, Rings, among
 from helpers.engine_bench import (
     Bench,
     T,
@@ -30,11 +31,12 @@ from tickrt.engines.native import prepare, why_not
 from tickrt.engines.split.plan import plan
 from tickrt.engines.translate import stream_program
 from tickrt.errors import Code, ConfigError, ModelError
-from tickrt.host.kernels import reference
+from tickrt.host.kernels import onnx_windows, reference
 from tickrt.host.process import HostProcess
 from tickrt.program import StreamProgram, to_bytes
 from tickrt.runtime.backends import kernels as backend_kernels
 from tickrt.runtime.backends.handle import new_engines
+from tickrt.runtime.backends.mailbox.batch import group
 from tickrt.runtime.backends.mailbox.engine import MailboxEngine
 from tickrt.runtime.backends.native.engine import NativeEngine
 from tickrt.runtime.backends.null import NullEngine
@@ -44,6 +46,7 @@ ROWS = 11
 
 
 BACKENDS = ["null", "onnxruntime", "native", "native split", "host", "reference", "watching"]
+BACKENDS += ["shared windows", "shared programs"]
 
 
 def program(model: LoopModel) -> StreamProgram:
@@ -54,6 +57,9 @@ def program(model: LoopModel) -> StreamProgram:
 def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
     spec = tiny_spec(tmp_path, T)
     model = read_model(tiny_model(spec, tmp_path / "m.onnx"))
+    others = Rings(2, T, spec.width)
+    windows = onnx_windows.parcel("m.onnx", model.content, T, spec.width)
+    programs = reference.parcel("m.onnx", to_bytes(program(model)))
     made = {
         "null": lambda ring: NullEngine(),
         "onnxruntime": lambda ring: OrtEngine(model, ring),
@@ -67,7 +73,13 @@ def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
             model,
             ring,
             HostProcess(),
-            reference.parcel("m.onnx", to_bytes(program(model))),
+            programs,
+        ),
+        "shared windows": lambda ring: OneOfMany(
+            group("onnxruntime", model, among(ring, others), HostProcess(), windows, 4)
+        ),
+        "shared programs": lambda ring: OneOfMany(
+            group("reference", model, among(ring, others), HostProcess(), programs, 4)
         ),
         "watching": lambda ring: MailboxEngine(
             "watching",

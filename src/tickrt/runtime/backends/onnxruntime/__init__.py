@@ -1,6 +1,6 @@
 """ONNX Runtime through its C API, called by the compiled loop.
 
-- `probe`, `load`, `builder`, `opener`: the backend, as `tickrt.backends` calls it.
+- `probe`, `load`, `load_group`, `builder`, `opener`: the backend, as `tickrt.backends` calls it.
 - `api`: sessions and tensors as addresses; `whole`: the whole window; `split`: tick-split models.
 """
 
@@ -12,12 +12,14 @@ from tickrt.backends import Probe
 from tickrt.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tickrt.config import SessionConfig
     from tickrt.engines.build.portable import OnnxBuilder
     from tickrt.runtime.backends.handle import Engine, RowRing
     from tickrt.runtime.model_source import Source
 
-__all__ = ["builder", "load", "opener", "probe"]
+__all__ = ["builder", "load", "load_group", "opener", "probe"]
 
 
 def probe(targets: tuple[str, ...] = ()) -> Probe:
@@ -56,3 +58,39 @@ def load(source: Source, ring: RowRing, settings: SessionConfig) -> Engine:
     if split_plan is not None:
         return SplitEngine(source.model, split_plan, ring, settings.threads)
     return OrtEngine(source.model, ring, settings.threads)
+
+
+def load_group(
+    source: Source, rings: Sequence[RowRing], settings: SessionConfig
+) -> list[Engine] | None:
+    """The whole-window model on many streams in an engine host, where `max_batch` says so; None: in
+    the loop's own thread, one by one.
+
+    Raises:
+        ConfigError: a bundle that was built split, carried state, or too many streams.
+        IncompatibleError: a bundle of another backend; a model that takes one window only.
+        HostError: the process does not start.
+    """
+    from dataclasses import replace
+
+    from tickrt.host.kernels.onnx_windows import parcel
+    from tickrt.host.process import HostProcess
+    from tickrt.runtime.backends.mailbox.batch import group
+    from tickrt.runtime.backends.mailbox.parcel import bundle_parcel
+    from tickrt.runtime.backends.wanted import onnx_source
+
+    if (settings.max_batch or 1) == 1:
+        return None
+    onnx_source(source, "onnxruntime")
+    if settings.stateful or source.plan is not None:
+        raise ConfigError(
+            f"{source.model.name}: max_batch = {settings.max_batch} runs whole windows in batches, "
+            "which has no carried state and no split: drop max_batch, or build with --no-split"
+        )
+    window, width = rings[0].window, rings[0].width
+    made = parcel(str(source.path), source.model.content, window, width, settings.threads)
+    if source.built:  # its signature is verified in the host as well
+        bundle = bundle_parcel(source, settings)
+        made = replace(bundle, facts={**made.facts, **bundle.facts})
+    host = HostProcess(settings.engine_python or "")
+    return group("onnxruntime", source.model, rings, host, made, settings.max_batch or 1)
