@@ -157,3 +157,43 @@ def test_a_load_that_fails_leaves_nothing_behind(name: str, driver: Path) -> Non
     assert isinstance(said, list)
     assert said[0] == f"{name}: CUDA_ERROR_OUT_OF_MEMORY (2): out of memory"
     assert held == [0] * 6
+
+
+SERVE = """
+import ctypes, json
+import numpy as np
+from tickrt.host.cuda import open_device
+from tickrt.host.kernels.resident import load, pack
+from tickrt.host.mailbox import Layout, Mailbox
+from tickrt.host.memory import memfd
+from tickrt.host.memory.registry import Attached
+facts = {"blocks": 2, "threads": 512, "shared_bytes": 4096, "architecture": "sm_90a",
+         "width": 3, "outputs": 3, "marks": []}
+arrays = {name: np.zeros(8, np.float32) for name in ("starts", "constants", "weights")}
+content = memoryview(pack(facts, arrays, b"cubin"))
+layout = Layout(3, 3)
+held = ctypes.CDLL("libcuda.so.1").stub_held
+found = []
+for _ in range(3):
+    made = [memfd.allocate(size) for size in (layout.row_bytes, layout.host_bytes)]
+    rows, host = [memfd.attach(memory.fd, memory.size) for memory in made]
+    if IMPORTED:  # as memory of the GPU that the loop stores into
+        rows = Attached("vulkan", None, made[0].fd)
+    kernel = load({"kernel": content}, {"engines": {"full": "kernel"}})
+    kernel.begin(Mailbox(layout, host.view, fresh=True), rows, host)
+    while_serving = [held(i) for i in range(6)]
+    kernel.finish()
+    kernel.close()
+    found.append([while_serving, [held(i) for i in range(6)]])
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.parametrize(
+    ("imported", "held"), [(False, [4, 1, 3, 0, 0, 0]), (True, [5, 1, 2, 1, 0, 0])]
+)
+def test_each_engine_gives_back_all_that_it_took(
+    imported: bool, held: list[int], driver: Path
+) -> None:
+    found = run(SERVE.replace("IMPORTED", str(imported)), driver)
+    assert found == [[held, [0] * 6]] * 3

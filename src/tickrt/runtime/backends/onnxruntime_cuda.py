@@ -31,7 +31,7 @@ def probe(targets: tuple[str, ...] = ()) -> Probe:
             "no CUDA driver here (libcuda.so.1): it needs an NVIDIA GPU, and onnxruntime-gpu in "
             "this environment or in that of --engine-python"
         )
-    return Probe(runs=runs)
+    return Probe(runs=runs, in_host=True)
 
 
 class _Loader:

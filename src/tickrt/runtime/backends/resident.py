@@ -18,13 +18,13 @@ from tickrt.errors import BuildError, ConfigError, HostError
 
 if TYPE_CHECKING:
     from tickrt.config import SessionConfig
+    from tickrt.engines.bundle.toolchain import EngineBuilder
     from tickrt.engines.resident.compile import Built
     from tickrt.host.mps import Sharing
     from tickrt.host.parcel import Parcel
     from tickrt.program import StreamProgram
     from tickrt.runtime.backends.handle import Engine, RowRing
     from tickrt.runtime.backends.mailbox.engine import Parity
-    from tickrt.runtime.backends.resident_bundle import ResidentBuilder
     from tickrt.runtime.model_source import Source
 
 __all__ = ["ON_GPU", "builder", "kernel_bytes", "load", "opener", "parcel_of", "prepare", "probe"]
@@ -52,14 +52,14 @@ def probe(targets: tuple[str, ...] = ()) -> Probe:
     return Probe(runs, builds, in_host=True)
 
 
-def opener() -> ResidentBuilder:
+def opener() -> EngineBuilder:
     """The builder."""
     from tickrt.runtime.backends.resident_bundle import ResidentBuilder
 
     return ResidentBuilder()
 
 
-def builder(targets: tuple[str, ...] = ()) -> ResidentBuilder:
+def builder(targets: tuple[str, ...] = ()) -> EngineBuilder:
     """Raises ConfigError for a target that is no Hopper GPU."""
     if wrong := sorted(set(targets) - _TARGETS):
         raise ConfigError(

@@ -119,6 +119,8 @@ class ResidentBuilder:
     options = ()
     precisions = ("fp32",)
     splits = True
+    typed = True
+    skips_prefix = False
 
     def targets(self) -> tuple[str, ...]:
         """Hopper."""

@@ -75,7 +75,7 @@ class _Backend:
             builds = "no GPU on this machine, and none named with --target"
         elif not self.python and not _installed(self.name):
             builds = f"{self.name} is not installed"
-        return Probe(runs=runs, builds=builds)
+        return Probe(runs=runs, builds=builds, in_host=True)
 
     def builder(self, targets: tuple[str, ...] = ()) -> PlanBuilder:
         """Raises BuildError where the library is not installed, ConfigError for no interpreter."""
