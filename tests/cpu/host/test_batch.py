@@ -1,4 +1,4 @@
-"""A host of many streams, as a process: kernels of one stream each, what they refuse, how it ends."""
+"""A host of many streams, as a process: kernels of one stream each, refusals, its end."""
 
 from __future__ import annotations
 
