@@ -107,7 +107,7 @@ def running() -> Iterator[Callable[..., Running]]:
 def test_it_says_what_it_is_and_answers(running: Callable[..., Running]) -> None:
     run = running()
     assert run.host.facts["python"] == sys.version.split()[0]
-    assert run.host.facts["formats"] == ["program", "resident", "self", "window"]
+    assert run.host.facts["formats"] == ["onnx", "program", "resident", "self", "window"]
     window = np.zeros((T, F), np.float32)
     for seq in range(1, 30):
         window = np.vstack([window[1:], np.full(F, seq, np.float32)])
@@ -210,7 +210,7 @@ def test_out_of_memory_is_an_answer(running: Callable[..., Running]) -> None:
 def test_a_format_without_a_kernel() -> None:
     with HostProcess() as host, pytest.raises(IncompatibleError) as caught:
         host.warm("tensorrt_9")
-    assert "no kernel runs engines of the format 'tensorrt_9'; there are program" in str(
+    assert "no kernel runs engines of the format 'tensorrt_9'; there are onnx, program" in str(
         caught.value
     )
 
