@@ -186,7 +186,8 @@ class SessionConfig(_Frozen):
             may then wait 2.4 ms for its own.
         max_batch: where strategies run one model on many symbols, an engine host takes what is
             ready of them at once, up to so many rows; 1: a host for each symbol. Not set: 128 for
-            reference; onnxruntime runs in the loop's own thread, and in a host where it is set.
+            reference; onnxruntime runs in the loop's own thread, and in a host where it is set; the
+            others ignore it.
         weights: how native keeps large weight matrices: fp32 (exact), bf16 or int8 (sooner).
         threads: intra-op threads of onnxruntime; 1: the loop's own thread, as native always.
         split: run only what depends on the newest row on the path, where that is exact.

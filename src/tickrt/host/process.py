@@ -429,7 +429,7 @@ class HostProcess:
         self.request("start")
 
     def stats(self) -> dict[str, Any]:
-        """What it has done: rows, answers, refused, resets, times in µs, memory in MB."""
+        """What it has done: messages, rows, answers, refused, resets, times in µs, memory in MB."""
         return {k: v for k, v in self.request("stats").items() if k not in ("ok", "id")}
 
     def stop(self) -> None:

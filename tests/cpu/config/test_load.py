@@ -22,6 +22,7 @@ realtime_priority = 50
 backend = "null"
 engine_python = "/opt/trt/bin/python3.9"
 allow_time_slicing = true
+max_batch = 16
 threads = 2
 weights = "bf16"
 split = false
@@ -71,6 +72,7 @@ def test_everything_can_be_set(tmp_path: Path) -> None:
     assert (config.lock_memory, config.realtime_priority) == (True, 50)
     assert config.engine_python == "/opt/trt/bin/python3.9"
     assert config.allow_time_slicing
+    assert config.max_batch == 16
     assert config.weights == "bf16"
     assert (config.split, config.stateful, config.deadline_us) == (False, True, 500)
     assert config.trust == (f"file:{tmp_path}/desk.pub", "env:DESK")

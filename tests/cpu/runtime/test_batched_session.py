@@ -78,6 +78,8 @@ def test_rows_and_orders_of_a_symbol_keep_their_order(tmp_path: Path) -> None:
         assert (np.diff(mine["seq"]) == 1).all()
         assert len(mine) == BATCHES
         assert (np.diff(orders[orders["symbol"] == symbol]["seq"]) >= 0).all()
+        queue = session.assembly.gateway.orders
+        assert queue.consumed == queue.published > 0  # all were answered
     assert flights.total[0] == 0
     assert (flights.head == flights.tail).all()
 

@@ -11,8 +11,8 @@ process: a venue of one's own takes orders with `take`, and answers with `acknow
                                   that the specs see are sure to be there
     read_reports(ctx, ts_ns)      publish what is known by `ts_ns` in `reports`
     on_batch(ctx, s, first, end)  events first … end − 1 of symbol s are in the book, and were
-                                  decided on; where the answer came later, the orders
-                                  come with a call in which first = end
+                                  decided on; where an answer comes later, a call with first = end
+                                  follows its orders
 
 Each returns an int64 `Code`; an address of 0 means that there is nothing to do. None may block.
 

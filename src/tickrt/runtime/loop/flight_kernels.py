@@ -1,8 +1,8 @@
 """Rows in flight: the loop goes on with other symbols while an engine works on a batch of them.
 
 Entry points: `start` in the place of `step_kernels.step`; `land_ready` whenever there is time,
-`make_way` before the next batch is taken, `land_all` at the end. `x` is a
-`runtime.loop.state.Loop`, `feed` a `memory.ring.FeedView`.
+`make_way` before the next batch is taken, `land_all` at the end; `release` lets the feed go on. `x`
+is a `runtime.loop.state.Loop`, `feed` a `memory.ring.FeedView`.
 
 What is ready goes at once and alone, what becomes ready meanwhile goes together: the handle's
 `submit` and `poll` see to it. Engines with a `max_batch` of 1 are waited for in `start`.
@@ -30,6 +30,13 @@ from tickrt.runtime.loop.step_kernels import (
 )
 
 LAST_EVENT, TS, EVENT_TS, READY, SUBMITTED = 0, 1, 2, 3, 4  # columns of Flights.batch
+
+
+@kernel
+def release(feed, x, q):
+    """Events before `q` are read. The newest is kept while rows are in flight: a gateway that
+    answers with the feed takes its time from it when they land."""
+    store_release(feed.consumed, q - min(x.flights.total[0], 1))
 
 
 @kernel
@@ -89,8 +96,7 @@ def land(feed, x, w, s, result):
         c[codes.COUNT_ADVANCED] = clock()
         record(x.hist, codes.STAGE_ADVANCE, c[codes.COUNT_ADVANCED] - began)
     publish_records(x.records)
-    if f.total[0] == 0:
-        store_release(feed.consumed, c[codes.COUNT_CURSOR])
+    release(feed, x, c[codes.COUNT_CURSOR])
     return code
 
 

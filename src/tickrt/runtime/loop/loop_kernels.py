@@ -21,11 +21,11 @@ from tickrt.compile.codes import (
     STAGE_QUEUED,
     STAGE_WAIT,
 )
-from tickrt.compile.intrinsics import clock, load_acquire, load_i64, pause, store_release
+from tickrt.compile.intrinsics import clock, load_acquire, load_i64, pause
 from tickrt.compile.jit import kernel
 from tickrt.market.deferred_kernels import apply_deferred, settle
 from tickrt.observe.kernels import record
-from tickrt.runtime.loop.flight_kernels import land_all, land_ready, make_way, start
+from tickrt.runtime.loop.flight_kernels import land_all, land_ready, make_way, release, start
 from tickrt.runtime.loop.record_kernels import publish_records, record_clock, room, wait_for_room
 from tickrt.runtime.loop.step_kernels import (
     WAIT_FOR_RECORDS,
@@ -110,8 +110,7 @@ def play_batch(feed, x, pace, s, first, q):
     c[COUNT_ADVANCED] = clock()
     record(x.hist, STAGE_ADVANCE, settled + c[COUNT_ADVANCED] - now)
     finish_batch(x, q, ts_ns)
-    # The newest event is kept for whoever lands: the gateway takes its time from it.
-    store_release(feed.consumed, q - min(x.flights.total[0], 1))
+    release(feed, x, q)
     return code
 
 
@@ -166,7 +165,7 @@ def loop(feed, x, pace):
                 if half >= 0 and q - first > half:  # a batch as long as the ring: make room
                     first = q
                     x.counters[COUNT_CURSOR] = q
-                    store_release(feed.consumed, q)
+                    release(feed, x, q)
                 continue
             code = play_batch(feed, x, pace, s, first, q)
             if code < 0:
