@@ -40,7 +40,7 @@ __all__ = ["DEFAULT_NAMES", "FLOORS", "check_names", "compare", "kernel_feed"]
 LAUNCHES = {f"empty {kind}": kind for kind in KINDS}
 FLOORS = ("null", "echo", *LAUNCHES)
 DEFAULT_NAMES = ("onnxruntime", "native", "resident", "tensorrt", *PEERS)
-_ON_GPU = {"resident", "tensorrt", "tensorrt_rtx", "cuda", *PEERS}
+_CUDA = ("cuda", *PEERS)  # floors and peers that run on a GPU where there is one
 
 
 class _Entry(NamedTuple):
@@ -197,10 +197,14 @@ def compare(
     return sorted(found, key=lambda entry: order.index(entry["engine"]))
 
 
+def _on_gpu(backend: str) -> bool:
+    return backend in _CUDA or (backend in backends.names() and backends.on_gpu(backend))
+
+
 def _groups(entries: Sequence[_Entry]) -> list[list[_Entry]]:
     """Those that can be open together."""
     gpu = ctypes.util.find_library("cuda") is not None
-    alone = [entry for entry in entries if gpu and entry.backend in _ON_GPU]
+    alone = [entry for entry in entries if gpu and _on_gpu(entry.backend)]
     return [[entry for entry in entries if entry not in alone], *([entry] for entry in alone)]
 
 
@@ -231,7 +235,7 @@ def _side_by_side(
         if name in skipped:
             found.append({**facts, "skipped": skipped[name]})
         else:
-            on_gpu = backend in _ON_GPU and about[name].get("device") != "cpu"
+            on_gpu = _on_gpu(backend) and about[name].get("device") != "cpu"
             where = _card() if on_gpu else str(machine_info()["cpu"])
             found.append({**facts, "where": where, "about": about[name], **scores[name]})
     return found

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from tickrt.runtime.backends.handle import Engine, RowRing
     from tickrt.runtime.model_source import Source
 
-__all__ = ["load", "prepare", "probe"]
+__all__ = ["ON_GPU", "load", "prepare", "probe"]
 
+ON_GPU = True
 _NAME = "onnxruntime-cuda"
 
 
@@ -42,6 +43,7 @@ class _Loader:
 
     def load(self, source: Source, ring: RowRing, settings: SessionConfig) -> Engine:
         """The model in a host process of its own. Raises as `load`."""
+        from tickrt.host.cores import cores_beside
         from tickrt.host.kernels.onnxruntime_cuda import FORMAT
         from tickrt.host.process import HostProcess
         from tickrt.runtime.backends.mailbox.engine import MailboxEngine
@@ -61,7 +63,11 @@ class _Loader:
         else:
             graphs = graphs_of(source.model, split, facts)
             parcel = stream_parcel(source, split, facts, FORMAT, graphs)
-        host = HostProcess(settings.engine_python or "", environment=self._sharing.environment())
+        host = HostProcess(
+            settings.engine_python or "",
+            environment=self._sharing.environment(),
+            cores=cores_beside(settings.pin_cpu),
+        )
         return MailboxEngine(_NAME, source.model, ring, host, parcel)
 
     def close(self) -> None:

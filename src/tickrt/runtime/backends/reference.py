@@ -57,6 +57,7 @@ def load_group(
     source: Source, rings: Sequence[RowRing], settings: SessionConfig
 ) -> list[Engine] | None:
     """The model on many streams in one host; None where `max_batch` is 1. Raises as `load`."""
+    from tickrt.host.cores import cores_beside
     from tickrt.host.process import HostProcess
     from tickrt.runtime.backends.mailbox.batch import group
 
@@ -64,7 +65,7 @@ def load_group(
     if max_batch == 1:
         return None
     parcel = _parcel(source, settings)
-    host = HostProcess(settings.engine_python or "")
+    host = HostProcess(settings.engine_python or "", cores=cores_beside(settings.pin_cpu))
     return group(_NAME, source.model, rings, host, parcel, max_batch)
 
 

@@ -73,6 +73,7 @@ def load_group(
     """
     from dataclasses import replace
 
+    from tickrt.host.cores import cores_beside
     from tickrt.host.kernels.onnx_windows import parcel
     from tickrt.host.process import HostProcess
     from tickrt.runtime.backends.mailbox.batch import group
@@ -92,5 +93,5 @@ def load_group(
     if source.built:  # its signature is verified in the host as well
         bundle = bundle_parcel(source, settings)
         made = replace(bundle, facts={**made.facts, **bundle.facts})
-    host = HostProcess(settings.engine_python or "")
+    host = HostProcess(settings.engine_python or "", cores=cores_beside(settings.pin_cpu))
     return group("onnxruntime", source.model, rings, host, made, settings.max_batch or 1)

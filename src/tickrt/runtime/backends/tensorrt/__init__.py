@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import importlib.util
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from tickrt.backends import Probe
 from tickrt.engines.bundle.machine import cuda_library, gpus
@@ -44,6 +44,7 @@ class _Backend:
 
     name: str
     python: str = ""
+    ON_GPU: ClassVar = True
 
     def under(self, python: str) -> _Backend:
         """The same, under another interpreter."""

@@ -21,6 +21,7 @@ from tickrt.engines.graph.load import model_kind, tensor_infos
 from tickrt.environment import cache_folder
 from tickrt.errors import ConfigError
 from tickrt.files import write_file
+from tickrt.host.cores import cores_beside
 from tickrt.host.memory.registry import ORDINARY
 from tickrt.host.process import HostProcess
 from tickrt.runtime.backends.mailbox.engine import MailboxEngine
@@ -123,7 +124,8 @@ class Loader:
             parcel = self._fresh(source, split, facts, python)
             if source.model.content and facts.mode != "carry":
                 parity = (*parity_rows(source.model), TOLERANCES["fp32"])
-        host = HostProcess(python, environment=self._sharing.environment())
+        cores = cores_beside(settings.pin_cpu)
+        host = HostProcess(python, environment=self._sharing.environment(), cores=cores)
         return MailboxEngine(self._name, source.model, ring, host, parcel, ORDINARY, parity=parity)
 
     def _fresh(
