@@ -24,7 +24,7 @@ from tickrt.errors import BuildError
 from tickrt.files import write_file
 from tickrt.program import Contract, StreamProgram
 
-__all__ = ["Built", "build", "compile_source", "compiler", "default_blocks"]
+__all__ = ["Built", "build", "compile_source", "compiler", "default_blocks", "forms"]
 
 ARCHITECTURE = "sm_90a"
 _BUDGETS = (64, 56, 48, 40, 32, 24, 16, 8)  # weights per thread, tried until nothing spills
@@ -132,7 +132,7 @@ def build(
         BuildError: there is no compiler, or it refuses the source.
     """
     problem: TranslateError | None = None
-    for count, shared_from, kept in _forms(program, blocks):
+    for count, shared_from, kept in forms(program, blocks):
         for budget in _BUDGETS:
             try:
                 kernel = generate(program, count, budget, one_poller, shared_from, kept)
@@ -145,7 +145,7 @@ def build(
     raise problem or TranslateError("its registers spill however few weights they hold")
 
 
-def _forms(program: StreamProgram, blocks: int | None) -> list[tuple[int, int, int]]:
+def forms(program: StreamProgram, blocks: int | None) -> list[tuple[int, int, int]]:
     """(blocks, products from which a stage is shared out, floats of a constant that is kept in
     shared memory), the quickest first: one block's weights may not fit where those of all do."""
     counts = [blocks] if blocks else sorted({default_blocks(program), 16})

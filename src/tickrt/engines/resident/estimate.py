@@ -13,10 +13,11 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-from tickrt.engines.resident.compile import default_blocks
+from tickrt.engines.resident.compile import forms
 from tickrt.engines.resident.kernel import generate
-from tickrt.engines.resident.schedule import THREADS, Local, Stage, schedule, work
+from tickrt.engines.resident.schedule import THREADS, Local, Schedule, Stage, schedule, work
 from tickrt.engines.resident.stages import weights_per_thread
+from tickrt.engines.translate.builder import TranslateError
 from tickrt.program import Contract, For, StreamProgram
 
 __all__ = ["Estimate", "Part", "estimate"]
@@ -90,15 +91,28 @@ def _tiny(run: list[Local]) -> Part:
     return Part(run[-1].operation.label, "one warp", cycles)
 
 
+def _fitting(program: StreamProgram, blocks: int | None) -> Schedule:
+    """The schedule of the first form that fits, as the build takes it; what none does, says why."""
+    problem: TranslateError | None = None
+    for count, shared_from, kept in forms(program, blocks):
+        try:
+            generate(program, count, 64, False, shared_from, kept)
+        except TranslateError as error:
+            problem = error
+            continue
+        return schedule(program, count, 64, False, shared_from, kept)
+    assert problem is not None  # there is a form
+    raise problem
+
+
 def estimate(program: StreamProgram, blocks: int | None = None) -> Estimate:
     """What the step of a program costs on a Hopper GPU.
 
     Raises:
         TranslateError: it cannot run there; says why.
     """
-    count = blocks or default_blocks(program)
-    generate(program, count)  # says why where it does not fit
-    plan = schedule(program, count, 64, False)
+    plan = _fitting(program, blocks)
+    count = plan.blocks
     parts: list[Part] = []
     run: list[Local] = []
     first = True
