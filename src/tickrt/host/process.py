@@ -21,11 +21,13 @@ from __future__ import annotations
 import logging
 import os
 import select
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -89,6 +91,13 @@ def _allowed(cores: Collection[int]) -> frozenset[int]:
     if not (found := ours.intersection(cores)):
         raise ConfigError(f"engine host: cores: {sorted(cores)}: choose from {sorted(ours)}")
     return found
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """End it and what it has started: an interpreter may be a script that starts another."""
+    if process.poll() is None:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # it leads a session of its own
 
 
 class HostProcess:
@@ -208,7 +217,7 @@ class HostProcess:
         try:
             process.wait(grace_s)  # its end of the channel is closed: it is ending, or has ended
         except subprocess.TimeoutExpired:
-            process.kill()
+            _kill(process)
 
     def _greeting(self) -> dict[str, Any]:
         if self._refused:
@@ -450,7 +459,7 @@ class HostProcess:
         self._started.wait()
         self._why = self._why or "was killed"
         if self._process is not None:
-            self._process.kill()
+            _kill(self._process)
             self._thread.join()
 
     def close(self) -> None:

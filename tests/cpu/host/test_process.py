@@ -393,6 +393,23 @@ def test_an_interpreter_that_says_nothing(tmp_path: Path) -> None:
         HostProcess(silent, limits=Limits(start=0.5))
 
 
+def test_what_a_script_has_started_ends_with_it(tmp_path: Path) -> None:
+    child = tmp_path / "child"
+    silent = script(tmp_path / "python", f"sleep 60 & echo $! > {child}; wait")
+    with pytest.raises(HostError, match="nothing came"):
+        HostProcess(silent, limits=Limits(start=0.5))
+    number = int(child.read_text())
+    for _ in range(200):  # a process that has ended may still be a zombie of somebody's
+        try:
+            state = Path(f"/proc/{number}/stat").read_text().rsplit(")", 1)[1].split()[0]
+        except OSError:
+            return
+        if state == "Z":
+            return
+        time.sleep(0.01)
+    pytest.fail(f"process {number} is still there")
+
+
 def test_whoever_waits_long_for_an_interpreter_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
