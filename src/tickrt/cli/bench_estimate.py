@@ -39,12 +39,18 @@ def bench_estimate(
     from tickrt.cli.progress import working
     from tickrt.engines.resident.estimate import MHZ, estimate
     from tickrt.engines.split.plan import plan
-    from tickrt.engines.translate import stream_program
+    from tickrt.engines.translate import TranslateError, stream_program
+    from tickrt.errors import ModelError
 
     with working("translating", as_json):
         model = read_any_model(name).model
         split = plan(model)
-        found = estimate(stream_program(model, split if split.usable else None), blocks)
+        try:
+            found = estimate(stream_program(model, split if split.usable else None), blocks)
+        except TranslateError as error:
+            raise ModelError(
+                f"{name}: no resident kernel: {error}; --backend native runs it on the CPU"
+            ) from None
     facts: dict[str, Any] = {
         "model": name,
         "blocks": found.blocks,

@@ -211,6 +211,8 @@ def build(
             )
         manifest, content, encrypted = _embedded(rebuild, trust, key, allow_unsigned)
         origin = Path(f"{manifest.model.name}.onnx")
+        if backend == "auto" and not target and _builds_here(manifest.builder.backend):
+            changes["backend"] = manifest.builder.backend  # what it was, where that can be built
         request = replace(rebuild_request(manifest, origin, content), **changes)
         spec_here: str | Path | None = spec or manifest.model.spec
         encrypt = encrypt or (key if encrypted else None)
@@ -241,6 +243,13 @@ _FLAGS = {
 def _flags(names: Iterable[str]) -> str:
     """Fields of `BuildRequest` as the options that set them."""
     return ", ".join(_FLAGS.get(name, "--" + name.replace("_", "-")) for name in names)
+
+
+def _builds_here(backend: str) -> bool:
+    """Whether a backend of that name is here and builds for this machine."""
+    from tickrt import backends
+
+    return backend in backends.names() and not backends.probe(backend).builds
 
 
 def _check_heeded(backend: str, targets: Iterable[str], python: str, given: dict[str, Any]) -> None:

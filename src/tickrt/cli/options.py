@@ -130,8 +130,8 @@ class SessionOptions:
             min=1,
             max=128,
             help="One model on many symbols: an engine host takes what is ready of them at once, "
-            "up to so many rows; 1: a host for each symbol. reference does so unasked, onnxruntime "
-            "where this is given.",
+            "up to so many rows. reference does so unasked (1: a host for each symbol), "
+            "onnxruntime where more than 1 is given; the others do not.",
             show_default=False,
             rich_help_panel=_ENGINE,
         ),

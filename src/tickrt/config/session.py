@@ -185,9 +185,9 @@ class SessionConfig(_Frozen):
         allow_time_slicing: let several engines on one GPU take turns where there is no MPS; a tick
             may then wait 2.4 ms for its own.
         max_batch: where strategies run one model on many symbols, an engine host takes what is
-            ready of them at once, up to so many rows; 1: a host for each symbol. Not set: 128 for
-            reference; onnxruntime runs in the loop's own thread, and in a host where it is set; the
-            others ignore it.
+            ready of them at once, up to so many rows. Not set: 128 for reference, where 1 gives
+            each symbol a host; onnxruntime runs in the loop's own thread, and in a host where more
+            than 1 is set; the others ignore it.
         weights: how native keeps large weight matrices: fp32 (exact), bf16 or int8 (sooner).
         threads: intra-op threads of onnxruntime; 1: the loop's own thread, as native always.
         split: run only what depends on the newest row on the path, where that is exact.
@@ -215,7 +215,7 @@ class SessionConfig(_Frozen):
     lock_memory: Switch = False
     realtime_priority: Whole | None = Field(default=None, ge=1, le=99)
     backend: Annotated[str, AfterValidator(lambda v: _backend(v))] = PREFERRED
-    engine_python: str | None = None
+    engine_python: Annotated[str, AfterValidator(lambda v: _python(v))] | None = None
     allow_time_slicing: Switch = False
     max_batch: Whole | None = Field(default=None, ge=1, le=128)
     weights: Weights = "fp32"
@@ -259,6 +259,12 @@ def _backend(name: str) -> str:
         return check(name)
     except ConfigError as error:
         raise refuse("", str(error)) from None
+
+
+def _python(name: str) -> str:
+    if not name.strip():
+        raise refuse("", "name an interpreter, or leave engine_python out for tickrt's own")
+    return name
 
 
 def _pace(value: object) -> object:

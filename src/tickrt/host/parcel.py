@@ -35,7 +35,8 @@ class Parcel:
 
     Attributes:
         where: what messages call it: its file.
-        format: names the kernel that runs it (`kernels.registry`).
+        format: of its engines; names the kernel that runs it (`kernels.registry`) …
+        kernel: … unless this one does.
         payloads: bytes by name.
         facts: what the kernel has to know besides; plain data.
         signed: a bundle's `Bundle.signed`; empty where there is no bundle.
@@ -50,6 +51,7 @@ class Parcel:
     signed: bytes = b""
     trust: tuple[bytes, ...] = ()
     allow_unsigned: bool = False
+    kernel: str = ""
 
 
 def pack(parcel: Parcel) -> tuple[dict[str, Any], list[int]]:
@@ -57,6 +59,7 @@ def pack(parcel: Parcel) -> tuple[dict[str, Any], list[int]]:
     message = {
         "where": parcel.where,
         "format": parcel.format,
+        "kernel": parcel.kernel,
         "payloads": [
             [name, hashlib.sha256(data).hexdigest()] for name, data in parcel.payloads.items()
         ],
@@ -98,7 +101,15 @@ def unpack(message: dict[str, Any], fds: list[int]) -> Parcel:
             raise BundleError(f"{where}: no payload {name!r}; it holds {', '.join(expected)}")
         if digest != expected[name]:
             raise TamperedError(f"{where}: payload {name!r} is damaged or was replaced")
-    return Parcel(where, format_, payloads, dict(message["facts"]), signed, trust)
+    return Parcel(
+        where,
+        format_,
+        payloads,
+        dict(message["facts"]),
+        signed,
+        trust,
+        kernel=str(message["kernel"]),
+    )
 
 
 def _signed_digests(

@@ -57,7 +57,7 @@ Progress = Callable[[str, int, int], None]
 
 _LOG = logging.getLogger("tickrt.host")
 _LOOK_S = 0.25  # between two looks at the heart
-_LOG_BYTES, _LOG_MAX = 2000, 1 << 20
+_LOG_BYTES, _LOG_LINES, _LOG_MAX = 2000, 20, 1 << 20
 _NOTICE_S = 3.0  # without a word from a process that was started
 _PYTHON = "engine_python has to name a Python interpreter, 3.9 or later, with NumPy"
 _GRACE_S = 1.0  # for a host that was aborted, or has ended, to be gone
@@ -268,7 +268,7 @@ class HostProcess:
         """The end of what it wrote to its standard output and error."""
         size = os.fstat(self._log).st_size
         data = os.pread(self._log, _LOG_BYTES, max(0, size - _LOG_BYTES))
-        return data.decode("utf-8", "replace").strip()
+        return "\n".join(data.decode("utf-8", "replace").strip().splitlines()[-_LOG_LINES:])
 
     def _trim_log(self) -> None:
         """Let it write as much as it likes: what is old goes. Its offset in the file is ours."""

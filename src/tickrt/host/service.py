@@ -127,7 +127,7 @@ class Service:
             raise HostError("it has an engine already: stop that one first")
         layout = layout_of(request["layout"])
         parcel = unpack(request["parcel"], fds[2:])
-        library = self._kernels.find(parcel.format)
+        library = self._kernels.find(parcel.kernel or parcel.format)
         rows = attach(str(request["row_memory"]), fds[0], layout.row_bytes)
         host = attach(ORDINARY, fds[1], layout.host_bytes)
         assert host.view is not None

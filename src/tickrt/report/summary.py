@@ -138,9 +138,7 @@ def _engine_troubles(report: Report) -> list[str]:
             f"{number(report.fallback_decisions)} decisions were made on the rule-based signal"
         )
     if report.waited:
-        sentences.append(
-            f"{number(report.waited)} ticks waited for the work after the tick before them"
-        )
+        sentences.append(f"{number(report.waited)} ticks waited for work on ticks before them")
     for name, mode in report.modes.items():
         if mode in ("fallback", "shadow"):
             what = "on its fallback" if mode == "fallback" else "in shadow: it sent nothing"

@@ -142,6 +142,8 @@ def test_a_models_name_is_a_path_where_there_is_such_a_file(tmp_path: Path, name
             '[[strategies]]\nname = "a"\n[[strategies]]\nname = "a"',
             "$.strategies[1].name: 'a' is strategies[0]'s already",
         ),
+        ('engine_python = " "', "$.engine_python: name an interpreter, or leave engine_python out"),
+        ("max_batch = 129", "$.max_batch: expected at most 128, got 129"),
         ("realtime_priority = 0", "$.realtime_priority: expected at least 1, got 0"),
         ("realtime_priority = 100", "$.realtime_priority: expected at most 99, got 100"),
         ("lock_memory = 1", "$.lock_memory: expected true or false, got 1"),

@@ -68,6 +68,27 @@ def test_every_symbol_decides_on_what_it_would_alone(backend: str, tmp_path: Pat
             np.testing.assert_allclose(found[field], runs[0][field], rtol=0, atol=tolerance)
 
 
+def test_a_bundle_of_whole_windows_runs_in_batches(tmp_path: Path) -> None:
+    """Its signature holds for its format, whatever kernel of the host runs it."""
+    made = session_config(tmp_path, backend="onnxruntime", split=False)
+    model = Path(str(made.strategies[0].model))
+    out = tmp_path / "whole.bundle"
+    command = ["build", str(model), "-o", str(out), "--backend", "onnxruntime", "--no-split"]
+    assert main([*command, "--json"]) == 0
+    strategies = tuple(s.model_copy(update={"model": str(out)}) for s in made.strategies)
+    runs = []
+    for max_batch in (1, 8):
+        changes = {"strategies": strategies, "allow_unsigned": True, "max_batch": max_batch}
+        with Session(made.model_copy(update=changes)) as session:
+            report = session.run()
+            runs.append(signals(session))
+            assert report.faults == 0
+            # What follows a batch is one stretch of time, whenever its answers have come.
+            assert report.latency_us["advance"].count == 3 * BATCHES
+    for field in OUTPUTS:
+        np.testing.assert_allclose(runs[1][field], runs[0][field], rtol=0, atol=1e-6)
+
+
 def test_rows_and_orders_of_a_symbol_keep_their_order(tmp_path: Path) -> None:
     with Session(session_config(tmp_path)) as session:
         session.run()

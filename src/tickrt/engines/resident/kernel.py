@@ -367,6 +367,14 @@ def _arena(places: dict[str, tuple[int, int]], program: StreamProgram) -> Floats
     return arena
 
 
+def _check_room(blocks: int, shared: int) -> None:
+    if shared > SHARED_BYTES - 1024:
+        raise TranslateError(
+            f"on {blocks} multiprocessors it needs {shared} bytes of shared memory on each; "
+            f"{SHARED_BYTES - 1024} are there"
+        )
+
+
 def generate(
     program: StreamProgram,
     blocks: int,
@@ -388,6 +396,7 @@ def generate(
         TranslateError: the model does not fit, or its step cannot run on the GPU; says why.
     """
     plan = schedule(program, blocks, registers, one_poller, shared_from, kept)
+    _check_room(blocks, 4 * (plan.near_size + pool_size(plan)))  # before the text is written
     values, per_warp = blob(plan)
     chunks = math.ceil(program.width / 4)
     text = Text(plan)
@@ -405,11 +414,7 @@ def generate(
         "WARP_WEIGHTS": per_warp * 32,
     }
     shared = 4 * (plan.near_size + sizes["PARTIALS"] + text.pool + text.rows)
-    if shared > SHARED_BYTES - 1024:
-        raise TranslateError(
-            f"on {blocks} multiprocessors it needs {shared} bytes of shared memory on each; "
-            f"{SHARED_BYTES - 1024} are there"
-        )
+    _check_room(blocks, shared)
     return Kernel(
         _frame(text, [*text.lines[:begun], *text.kept, *text.lines[begun:]], sizes),
         blocks,

@@ -204,8 +204,8 @@ class _Near:
         width, window = self.program.width, self.program.window
         if view.moves != (Move("seq", width, 0, window),) or low < 0 or high >= width:
             raise TranslateError(
-                "a step reads older rows: only split models run on the GPU; `tickrt split` says "
-                "why one is not split"
+                "a step reads older rows: only split models run on the GPU: leave out --no-split; "
+                "`tickrt split` says why a model is not split"
             )
 
 

@@ -23,13 +23,15 @@ def onnx_source(source: Source, backend: str) -> None:
     Raises:
         IncompatibleError: it was built by another backend than `backend`.
     """
+    from tickrt import backends
     from tickrt.engines.graph.check import ONNX
 
     if source.model.format != ONNX:
+        builder = "onnxruntime" if backends.probe(backend).builds else backend
         raise IncompatibleError(
             f"{source.path}: its engines were built by the backend {source.model.format!r}: run it "
             f"with --backend {source.model.format}, or build it for this one with: tickrt build "
-            f"--rebuild {source.path} -o X.bundle --backend {backend}"
+            f"--rebuild {source.path} -o X.bundle --backend {builder}"
         )
 
 

@@ -29,7 +29,7 @@ from tickrt.runtime.loop.step_kernels import (
     submit_orders,
 )
 
-LAST_EVENT, TS, EVENT_TS, READY, SUBMITTED = 0, 1, 2, 3, 4  # columns of Flights.batch
+LAST_EVENT, TS, EVENT_TS, READY, SUBMITTED, SETTLED = 0, 1, 2, 3, 4, 5  # of Flights.batch
 
 
 @kernel
@@ -94,7 +94,8 @@ def land(feed, x, w, s, result):
         began = clock()
         advance(x, s)
         c[codes.COUNT_ADVANCED] = clock()
-        record(x.hist, codes.STAGE_ADVANCE, c[codes.COUNT_ADVANCED] - began)
+        took = f.batch[s, SETTLED] + c[codes.COUNT_ADVANCED] - began
+        record(x.hist, codes.STAGE_ADVANCE, took)
     publish_records(x.records)
     release(feed, x, c[codes.COUNT_CURSOR])
     return code

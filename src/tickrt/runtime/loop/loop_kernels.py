@@ -25,7 +25,14 @@ from tickrt.compile.intrinsics import clock, load_acquire, load_i64, pause
 from tickrt.compile.jit import kernel
 from tickrt.market.deferred_kernels import apply_deferred, settle
 from tickrt.observe.kernels import record
-from tickrt.runtime.loop.flight_kernels import land_all, land_ready, make_way, release, start
+from tickrt.runtime.loop.flight_kernels import (
+    SETTLED,
+    land_all,
+    land_ready,
+    make_way,
+    release,
+    start,
+)
 from tickrt.runtime.loop.record_kernels import publish_records, record_clock, room, wait_for_room
 from tickrt.runtime.loop.step_kernels import (
     WAIT_FOR_RECORDS,
@@ -107,8 +114,11 @@ def play_batch(feed, x, pace, s, first, q):
     now = clock()
     if x.flights.left[s] == 0:
         advance(x, s)
-    c[COUNT_ADVANCED] = clock()
-    record(x.hist, STAGE_ADVANCE, settled + c[COUNT_ADVANCED] - now)
+        c[COUNT_ADVANCED] = clock()
+        record(x.hist, STAGE_ADVANCE, settled + c[COUNT_ADVANCED] - now)
+    else:  # whoever lands the last of them advances
+        x.flights.batch[s, SETTLED] = settled
+        c[COUNT_ADVANCED] = now
     finish_batch(x, q, ts_ns)
     release(feed, x, q)
     return code

@@ -87,7 +87,7 @@ class Flights(NamedTuple):
     head: NDArray[np.int64]  # [L] of them landed
     tail: NDArray[np.int64]  # [L] of them begun
     left: NDArray[np.int64]  # [S] answers that are still to come
-    batch: NDArray[np.int64]  # [S, 5] what the symbol's batch was: columns in `flight_kernels`
+    batch: NDArray[np.int64]  # [S, 6] what the symbol's batch was: columns in `flight_kernels`
     total: NDArray[np.int64]  # [1] answers that are still to come in all
 
 
@@ -98,7 +98,7 @@ def _new_flights(engines: Engines, symbols: int) -> Flights:
         head=np.zeros(lanes, np.int64),
         tail=np.zeros(lanes, np.int64),
         left=np.zeros(symbols, np.int64),
-        batch=np.zeros((symbols, 5), np.int64),
+        batch=np.zeros((symbols, 6), np.int64),
         total=np.zeros(1, np.int64),
     )
 

@@ -108,7 +108,11 @@ def test_it_is_built_and_shown_by_commands(
     names = {payload["name"] for payload in shown["payloads"]}
     assert names == {"full.resident", GPU_ROWS, HOST_ROWS, PARITY, "source.onnx"}
     other = tmp_path / "y.bundle"
-    assert main(["build", "--rebuild", str(out), "-o", str(other), "--allow-unsigned"]) == 0
+    rebuild = ["build", "--rebuild", str(out), "-o", str(other), "--allow-unsigned"]
+    assert main([*rebuild, "--json"]) == 0  # what it was, not what `auto` would take here
+    again = json.loads(capsys.readouterr().out)
+    assert [engine["format"] for engine in again["engines"]] == ["resident"]
+    assert main([*rebuild, "--force", "--backend", "onnxruntime"]) == 0
     capsys.readouterr()
     assert main(["bundle", "diff", str(out), str(other), "--json"]) in (0, 1)
     fields = json.dumps(json.loads(capsys.readouterr().out))

@@ -13,7 +13,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from tickrt.backends import Probe
-from tickrt.errors import BuildError, ConfigError, EngineError, IncompatibleError
+from tickrt.errors import BuildError, ConfigError, EngineError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -84,20 +84,15 @@ def load(source: Source, ring: RowRing, settings: SessionConfig) -> Engine:
         IncompatibleError: the bundle was built by another backend.
         ModelError: ONNX Runtime cannot load it either.
     """
-    from tickrt.engines.graph.check import ONNX
     from tickrt.engines.native import prepare, split_figures
     from tickrt.engines.translate import TranslateError
     from tickrt.runtime.backends import onnxruntime
     from tickrt.runtime.backends.native.engine import NativeEngine
-    from tickrt.runtime.backends.wanted import wanted_split
+    from tickrt.runtime.backends.wanted import onnx_source, wanted_split
 
     if source.model.format == "native":
         return _from_bundle(source, ring, settings)
-    if source.model.format != ONNX:
-        raise IncompatibleError(
-            f"{source.path}: its engines were built by the backend {source.model.format!r}: run it "
-            f"with --backend {source.model.format}"
-        )
+    onnx_source(source, "native")
     split = wanted_split(source, settings)
     try:
         if settings.threads > 1:

@@ -74,7 +74,7 @@ def load_group(
     from dataclasses import replace
 
     from tickrt.host.cores import cores_beside
-    from tickrt.host.kernels.onnx_windows import parcel
+    from tickrt.host.kernels.onnx_windows import FORMAT, parcel
     from tickrt.host.process import HostProcess
     from tickrt.runtime.backends.mailbox.batch import group
     from tickrt.runtime.backends.mailbox.parcel import bundle_parcel
@@ -92,6 +92,6 @@ def load_group(
     made = parcel(str(source.path), source.model.content, window, width, settings.threads)
     if source.built:  # its signature is verified in the host as well
         bundle = bundle_parcel(source, settings)
-        made = replace(bundle, facts={**made.facts, **bundle.facts})
+        made = replace(bundle, facts={**made.facts, **bundle.facts}, kernel=FORMAT)
     host = HostProcess(settings.engine_python or "", cores=cores_beside(settings.pin_cpu))
     return group("onnxruntime", source.model, rings, host, made, settings.max_batch or 1)
