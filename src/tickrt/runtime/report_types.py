@@ -370,7 +370,8 @@ class Report(_Strict):
     faults: Count
     """Engine results that were missing, late, stale, or not finite."""
     waited: Count
-    """Batches that came before the off-path work of the last one had ended."""
+    """Batches that came before the off-path work of an earlier one had ended, or an answer to an
+    earlier one, which they waited for, was dealt with."""
     fallback_decisions: Count
     """Decisions on the rule-based signal."""
     lost_records: Count
