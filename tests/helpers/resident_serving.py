@@ -1,7 +1,7 @@
 """A resident kernel on this machine's GPU that serves rows; as a module, until it is killed.
 
-Entry points: `Serving(name)`, `kernel_of`; ``python -m helpers.resident_serving NAME``
-prints the pid of its host, then serves.
+Entry points: `Serving(name)`, `kernel_of`, `skip_without_gpu`;
+``python -m helpers.resident_serving NAME`` prints the pid of its host, then serves.
 """
 
 from __future__ import annotations
@@ -9,19 +9,33 @@ from __future__ import annotations
 import sys
 
 import numpy as np
+import pytest
 
 from helpers.engine_bench import await_poll, do_advance, do_submit
 from helpers.programs import MODELS, checked, program
 from tickrt.engines.graph.check import LoopModel
 from tickrt.engines.resident.compile import build
+from tickrt.errors import HostError
+from tickrt.host.kernels.resident import FORMAT
 from tickrt.host.memory import registry
 from tickrt.host.parcel import Parcel
 from tickrt.host.process import HostProcess
 from tickrt.runtime.backends.handle import RowRing
 from tickrt.runtime.backends.mailbox.engine import MailboxEngine
-from tickrt.runtime.backends.resident import parcel_of
+from tickrt.runtime.backends.resident import parcel_of, probe
 
-__all__ = ["Serving", "kernel_of"]
+__all__ = ["Serving", "kernel_of", "skip_without_gpu"]
+
+
+def skip_without_gpu() -> None:
+    """Skip the test where no resident kernel can be compiled or run; says why."""
+    if why := probe().runs or probe().builds:
+        pytest.skip(why)
+    with HostProcess() as host:
+        try:
+            host.warm(FORMAT)
+        except HostError as error:
+            pytest.skip(str(error))
 
 
 def kernel_of(model: LoopModel, memory: str) -> Parcel:

@@ -1,7 +1,7 @@
 """Which cores a process beside the loop may run on: never the loop's own.
 
 A thread that is pinned hands its core on to whatever it starts. A host that inherited the loop's
-core would take it from the loop each time that it wakes: ten microseconds and more, every 500.
+core would take it from the loop each time that it wakes, every 500 microseconds.
 
 Entry points: `process_cores()`, `cores_beside(core)`.
 

@@ -6,6 +6,7 @@ Entry points: `PythonPeer`, `Skipped`.
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ class Skipped(TickrtError):
     """It cannot be measured on this machine; says why."""
 
 
-class PythonPeer:
+class PythonPeer(ABC):
     """The whole model in a library of its own; who derives from it says how a window is answered.
 
     Args:
@@ -35,9 +36,9 @@ class PythonPeer:
         self._rows = np.zeros((model.window, model.width), np.float32)
         self._sent = 0
 
+    @abstractmethod
     def answer(self, window: Floats) -> Any:
         """The outputs of a window float32 [1, T, F]: this is what is timed."""
-        raise NotImplementedError
 
     def run(self, rows: Floats, gap_us: float) -> Fed:
         """As `engine_bench.Feed.run`, called from Python."""

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from helpers.engine_bench import Bench, T, await_poll, do_advance, do_poll, do_submit, outputs
+from helpers.processes import dead, until
 from helpers.window_kernel import KERNELS, expected, parcel, weight
 from tickrt.errors import (
     Code,
@@ -33,24 +34,6 @@ from tickrt.runtime.backends.mailbox.engine import LoopSide
 
 F = 3
 QUICK = Limits(request=1.0, load=1.5)
-
-
-def until(condition: Callable[[], Any], seconds: float = 20.0) -> bool:
-    """Whether it came true in time."""
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(1e-3)
-    return True
-
-
-def dead(pid: int) -> bool:
-    """No such process, or only its record."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return True
 
 
 def threads(pid: int) -> set[str]:
@@ -395,19 +378,11 @@ def test_an_interpreter_that_says_nothing(tmp_path: Path) -> None:
 
 def test_what_a_script_has_started_ends_with_it(tmp_path: Path) -> None:
     child = tmp_path / "child"
-    silent = script(tmp_path / "python", f"sleep 60 & echo $! > {child}; wait")
+    silent = script(tmp_path / "python", f"sleep 1000 & echo $! > {child}; wait")
     with pytest.raises(HostError, match="nothing came"):
         HostProcess(silent, limits=Limits(start=0.5))
     number = int(child.read_text())
-    for _ in range(200):  # a process that has ended may still be a zombie of somebody's
-        try:
-            state = Path(f"/proc/{number}/stat").read_text().rsplit(")", 1)[1].split()[0]
-        except OSError:
-            return
-        if state == "Z":
-            return
-        time.sleep(0.01)
-    pytest.fail(f"process {number} is still there")
+    assert until(lambda: dead(number), 2.0)
 
 
 def test_whoever_waits_long_for_an_interpreter_is_told(

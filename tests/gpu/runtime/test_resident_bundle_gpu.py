@@ -10,15 +10,14 @@ import numpy as np
 import onnx
 import pytest
 
+from helpers.resident_serving import skip_without_gpu
 from helpers.sessions import T, config, market_file, settings, tiny_spec
 from tickrt.engines.build.build import BuildRequest, build, write_built
 from tickrt.engines.bundle.format import open_bundle, write_bundle
-from tickrt.errors import EngineError, HostError, IncompatibleError
-from tickrt.host.kernels.resident import FORMAT, _unpack, pack
+from tickrt.errors import EngineError, IncompatibleError
+from tickrt.host.kernels.resident import _unpack, pack
 from tickrt.host.memory import registry
-from tickrt.host.process import HostProcess
 from tickrt.models.architectures.zoo import recurrent
-from tickrt.runtime.backends import resident
 from tickrt.runtime.backends.resident_bundle import GPU_ROWS, HOST_ROWS, PARITY
 from tickrt.runtime.session import Session
 
@@ -27,13 +26,7 @@ pytestmark = pytest.mark.gpu
 
 @pytest.fixture(autouse=True, scope="module")
 def gpu() -> None:
-    if why := resident.probe().runs or resident.probe().builds:
-        pytest.skip(why)
-    with HostProcess() as host:
-        try:
-            host.warm(FORMAT)
-        except HostError as error:
-            pytest.skip(str(error))
+    skip_without_gpu()
 
 
 @pytest.fixture(scope="module")

@@ -9,17 +9,17 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from helpers.engine_bench import await_poll, do_advance, do_submit, outputs
+from helpers.processes import dead, until
 from helpers.programs import MODELS, checked, rows_for, windows
-from helpers.resident_serving import Serving, kernel_of
+from helpers.resident_serving import Serving, kernel_of, skip_without_gpu
 from tickrt.config import SessionConfig
 from tickrt.engines.graph.check import read_model
 from tickrt.errors import Code, HostError
@@ -51,31 +51,7 @@ input()
 
 @pytest.fixture(autouse=True, scope="module")
 def gpu() -> None:
-    if why := resident.probe().runs or resident.probe().builds:
-        pytest.skip(why)
-    with HostProcess() as host:
-        try:
-            host.warm(FORMAT)
-        except HostError as error:
-            pytest.skip(str(error))
-
-
-def until(condition: Callable[[], Any], seconds: float) -> bool:
-    """Whether it came true in time."""
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(1e-3)
-    return True
-
-
-def dead(pid: int) -> bool:
-    """No such process, or only its record."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return True
+    skip_without_gpu()
 
 
 def used_mib() -> int:

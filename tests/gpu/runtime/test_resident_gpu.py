@@ -14,17 +14,18 @@ import pytest
 
 from helpers.engine_bench import await_poll, do_advance, do_poll, do_reset, do_submit
 from helpers.programs import MODELS, carried, checked, program, rows_for, split_plan, windows
+from helpers.resident_serving import skip_without_gpu
 from tickrt.engines.graph.check import LoopModel
 from tickrt.engines.resident.compile import build, compiler
 from tickrt.engines.translate import TranslateError
-from tickrt.errors import Code, HostError, IncompatibleError
+from tickrt.errors import Code, IncompatibleError
 from tickrt.host.kernels.resident import FORMAT
 from tickrt.host.memory import registry
 from tickrt.host.process import HostProcess
 from tickrt.program import StreamProgram
 from tickrt.runtime.backends.handle import RowRing
 from tickrt.runtime.backends.mailbox.engine import LoopSide, MailboxEngine
-from tickrt.runtime.backends.resident import parcel_of, probe
+from tickrt.runtime.backends.resident import parcel_of
 
 pytestmark = pytest.mark.gpu
 LIMIT = 1e-5  # relative to outputs of at most 1
@@ -32,13 +33,7 @@ LIMIT = 1e-5  # relative to outputs of at most 1
 
 @pytest.fixture(autouse=True, scope="module")
 def gpu() -> None:
-    if why := probe().runs or probe().builds:
-        pytest.skip(why)
-    with HostProcess() as host:
-        try:
-            host.warm(FORMAT)
-        except HostError as error:
-            pytest.skip(str(error))
+    skip_without_gpu()
 
 
 @pytest.fixture(params=registry.kinds())

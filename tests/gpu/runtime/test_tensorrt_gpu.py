@@ -18,10 +18,11 @@ import onnxruntime
 import pytest
 
 from helpers.engine_bench import Bench, await_poll, do_advance, do_reset, do_submit, outputs
-from helpers.engine_zoo import ZOO, F, T
+from helpers.engine_zoo import F, T
+from helpers.tensorrt_desk import ROWS, bundle_of, saved
 from tickrt import backends
 from tickrt.config import SessionConfig, StrategySettings
-from tickrt.engines.build.build import BuildRequest, build, write_built
+from tickrt.engines.build.build import BuildRequest, build
 from tickrt.engines.build.inspect import verify, verify_on_target
 from tickrt.engines.bundle.format import open_bundle, write_bundle
 from tickrt.errors import BuildError, Code, IncompatibleError
@@ -34,7 +35,6 @@ from tickrt.runtime.model_source import Source, load_source
 
 pytestmark = pytest.mark.gpu
 PYTHON = os.environ.get("TICKRT_ENGINE_PYTHON", "")
-ROWS = (np.random.default_rng(0).normal(size=(80, F)).cumsum(0) * 0.1).astype(np.float32)
 SPLIT = ("gru", "lstm", "mlp", "tcn")
 
 
@@ -55,17 +55,8 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("helpers.engine_bench.T", T)
 
 
-def saved(name: str, folder: Path) -> Path:
-    path = folder / f"{name}.onnx"
-    onnx.save(ZOO[name](), path)
-    return path
-
-
 def bundle(name: str, folder: Path, **more: Any) -> Path:
-    request = BuildRequest(saved(name, folder), backend="tensorrt", engine_python=PYTHON, **more)
-    out = folder / f"{name}.bundle"
-    write_built(build(request, ROWS, "walk"), out)
-    return out
+    return bundle_of(name, folder, PYTHON, **more)
 
 
 def settings(path: Path, **more: Any) -> SessionConfig:

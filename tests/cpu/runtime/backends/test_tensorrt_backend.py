@@ -22,11 +22,12 @@ import pytest
 
 import helpers
 from helpers.engine_bench import Bench, await_poll, do_advance, do_submit, outputs
-from helpers.engine_zoo import ZOO, F, T
+from helpers.engine_zoo import F, T
+from helpers.tensorrt_desk import ROWS, bundle_of, saved
 from tickrt import backends
 from tickrt.cli import main
 from tickrt.config import SessionConfig, StrategySettings
-from tickrt.engines.build.build import BuildRequest, build, write_built
+from tickrt.engines.build.build import BuildRequest, build
 from tickrt.engines.build.inspect import verify, verify_on_target
 from tickrt.engines.bundle.compat import load_bundle
 from tickrt.engines.bundle.format import open_bundle
@@ -44,7 +45,6 @@ from tickrt.runtime.model_source import Source, load_source
 
 HELPERS = Path(helpers.__file__).parent
 PYTHON = sys.executable
-ROWS = (np.random.default_rng(0).normal(size=(80, F)).cumsum(0) * 0.1).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -72,17 +72,8 @@ def elsewhere(
     return monkeypatch
 
 
-def saved(name: str, folder: Path) -> Path:
-    path = folder / f"{name}.onnx"
-    onnx.save(ZOO[name](), path)
-    return path
-
-
 def bundle(name: str, folder: Path, **more: Any) -> Path:
-    request = BuildRequest(saved(name, folder), backend="tensorrt", engine_python=PYTHON, **more)
-    out = folder / f"{name}.bundle"
-    write_built(build(request, ROWS, "walk"), out)
-    return out
+    return bundle_of(name, folder, PYTHON, **more)
 
 
 def settings(path: Path, **more: Any) -> SessionConfig:

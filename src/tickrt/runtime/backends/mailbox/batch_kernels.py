@@ -24,14 +24,12 @@ from tickrt.compile.codes import (
     MAIL_STAMP,
     OK,
     PENDING,
-    REPLY_ERROR,
     REPLY_STAMP,
-    REPLY_VALUES,
     RING_FULL,
 )
 from tickrt.compile.intrinsics import call1, load_acquire, load_i64, store_i64, store_release
 from tickrt.compile.jit import kernel
-from tickrt.runtime.backends.mailbox.kernels import copy_words
+from tickrt.runtime.backends.mailbox.kernels import WRITTEN_ANEW, copy_reply, copy_words
 
 # Columns of a stream's context, as byte offsets.
 GROUP = 0  # address of the context of all
@@ -160,10 +158,8 @@ def batch_poll(ctx, seq):
         if is_gone(group):
             return ENGINE_FAILED
         return ENGINE_STALE if stamp > seq or load_i64(ctx + LAST) > seq else PENDING
-    error, output = load_acquire(slot + REPLY_ERROR), load_i64(ctx + OUTPUT)
-    for at in range(0, load_i64(group + OUTPUT_BYTES), 8):
-        store_i64(output + at, load_acquire(slot + REPLY_VALUES + at))
-    if load_acquire(slot + REPLY_STAMP) != seq:  # it is being written anew: look again
+    error = copy_reply(slot, seq, load_i64(ctx + OUTPUT), load_i64(group + OUTPUT_BYTES))
+    if error == WRITTEN_ANEW:
         return PENDING
     if error != 0:
         store_i64(ctx + REFUSED, error)

@@ -50,6 +50,8 @@ DROPPED = 152  # rows that found no room
 REFUSED = 160  # error of the last reply that had one
 CTX_BYTES = 168
 
+WRITTEN_ANEW = -1  # no error of a reply
+
 
 @kernel
 def copy_words(source, target, size):
@@ -131,6 +133,16 @@ def mail_submit(ctx, seq, n):
     return send(ctx, seq, MAIL_ANSWER, n)
 
 
+@kernel
+def copy_reply(slot, seq, output, size):
+    """The values of the reply in a slot into the handle's output; its error, 0: none. WRITTEN_ANEW
+    where they may be of two replies: look again."""
+    error = load_acquire(slot + REPLY_ERROR)
+    for at in range(0, size, 8):
+        store_i64(output + at, load_acquire(slot + REPLY_VALUES + at))
+    return error if load_acquire(slot + REPLY_STAMP) == seq else WRITTEN_ANEW
+
+
 def mail_poll(ctx, seq):
     """OK when the reply to row `seq` is here; its values are in the handle's output then."""
     slot = load_i64(ctx + REPLIES) + (seq & load_i64(ctx + MASK)) * load_i64(ctx + REPLY_BYTES)
@@ -140,10 +152,8 @@ def mail_poll(ctx, seq):
             return ENGINE_FAILED
         late = stamp > seq or load_i64(ctx + LAST) > seq
         return ENGINE_STALE if late else PENDING
-    error, output = load_acquire(slot + REPLY_ERROR), load_i64(ctx + OUTPUT)
-    for at in range(0, load_i64(ctx + OUTPUT_BYTES), 8):
-        store_i64(output + at, load_acquire(slot + REPLY_VALUES + at))
-    if load_acquire(slot + REPLY_STAMP) != seq:  # it is being written anew: look again
+    error = copy_reply(slot, seq, load_i64(ctx + OUTPUT), load_i64(ctx + OUTPUT_BYTES))
+    if error == WRITTEN_ANEW:
         return PENDING
     if error != 0:
         store_i64(ctx + REFUSED, error)
